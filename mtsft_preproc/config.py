@@ -1,0 +1,183 @@
+"""The settings of a run: frozen, checked once, passed down whole."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from mtsft_preproc.errors import SettingsError
+from mtsft_preproc.registry import nearest
+
+__all__ = ["PreprocessConfig", "usable_cores"]
+
+#: What text that spells a special token becomes.
+SPECIAL_TOKENS_IN_TEXT = ("plain", "allow", "reject")
+OVERLONG = ("drop",)
+ENABLE_THINKING = ("true", "false", "none")
+ON_ERROR = ("skip", "fail")
+
+#: Settings that say how a run is carried out; the bytes of the dataset never depend on them.
+_OPERATIONAL = frozenset(
+    {
+        "output_prefix",
+        "workers",
+        "engine",
+        "shard_bytes",
+        "log_interval",
+        "overwrite",
+        "restart",
+        "on_error",
+        "max_rejected",
+    }
+)
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use: its CPU affinity, cut by a cgroup v2 quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            cores = min(cores, max(1, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):
+        pass
+    return cores
+
+
+@dataclass(frozen=True)
+class PreprocessConfig:
+    """Everything that one run of the preprocessor is told.
+
+    Attributes:
+        input: Files, folders or glob patterns, in the order in which they are read.
+        output_prefix: The part of the output files' paths that stands before ``_packed_...``.
+        tokenizer: Folder of the tokenizer, as transformers saves it.
+        handler_name: Format of the records; a name of ``mtsft_preproc.handlers``.
+        prompt_type: Chat format; a name of ``mtsft_preproc.templates.prompt_types`` or of
+            ``prompt_type_path``.
+        prompt_type_path: JSON file with chat formats in MindSpeed-LLM's form, or None.
+        map_keys: JSON object: column of the data by key of the handler.
+        train_on: Mask policy; a name of ``mtsft_preproc.masking``.
+        enable_thinking: ``"true"``, ``"false"`` or ``"none"``, for prompt types that know thinking.
+        seq_length: The most tokens a sample may have, or None for no limit.
+        overlong: What becomes of a longer one.
+        append_eod: Whether each sample gets one more end-of-sequence token, trained.
+        ignore_index: Label of a position that is not trained.
+        special_tokens_in_text: ``"plain"``, ``"allow"`` or ``"reject"``.
+        seed: Seed of everything random; keyed by global index, so it doesn't depend on workers.
+        max_samples: Read only the first so many records, or None for all.
+        trust_remote_code: Whether a tokenizer folder may bring and run its own Python code.
+        use_fast: Whether to take the Rust tokenizer where transformers offers one.
+        workers: Worker processes.
+        engine: Name of the engine that runs the tasks, or ``"auto"``: serial for one worker.
+        shard_bytes: Input bytes per task, or None for a size that follows from the input's.
+        log_interval: Records between two progress lines where standard error is no terminal.
+        overwrite: Replace a finished output.
+        restart: Start over where an earlier run with other settings was interrupted.
+        on_error: ``"skip"`` writes a bad record to the ledger and goes on; ``"fail"`` stops.
+        max_rejected: The most records that may be rejected before the run stops: a share of the records
+            read if a float, a count if an int.
+    """
+
+    input: tuple[str, ...]
+    output_prefix: str
+    tokenizer: str
+    handler_name: str
+    prompt_type: str | None = None
+    prompt_type_path: str | None = None
+    map_keys: str = "{}"
+    train_on: str = "assistant"
+    enable_thinking: str = "none"
+    seq_length: int | None = None
+    overlong: str = "drop"
+    append_eod: bool = False
+    ignore_index: int = -100
+    special_tokens_in_text: str = "plain"
+    seed: int = 1234
+    max_samples: int | None = None
+    trust_remote_code: bool = False
+    use_fast: bool = True
+    workers: int = 1
+    engine: str = "auto"
+    shard_bytes: int | None = None
+    log_interval: int = 1000
+    overwrite: bool = False
+    restart: bool = False
+    on_error: str = "skip"
+    max_rejected: float | int = 0.1
+
+    def __post_init__(self) -> None:
+        if not self.input:
+            raise SettingsError("--input: nothing given; expected a file, a folder or a glob")
+        if not Path(self.output_prefix).name:
+            raise SettingsError(
+                f"--output-prefix: {self.output_prefix!r} ends in no name; expected FOLDER/NAME"
+            )
+        _at_least("--workers", self.workers, 1)
+        _at_least("--log-interval", self.log_interval, 1)
+        _at_least("--seq-length", self.seq_length, 1)
+        _at_least("--max-samples", self.max_samples, 1)
+        _at_least("--shard-bytes", self.shard_bytes, 1)
+        _one_of("--overlong", self.overlong, OVERLONG)
+        _one_of("--on-error", self.on_error, ON_ERROR)
+        _one_of("--enable-thinking", self.enable_thinking, ENABLE_THINKING)
+        _one_of("--special-tokens-in-text", self.special_tokens_in_text, SPECIAL_TOKENS_IN_TEXT)
+        self._check_map_keys()
+        if not -(2**31) <= self.ignore_index < 2**31:
+            raise SettingsError(f"--ignore-index: {self.ignore_index} doesn't fit the labels' type, int32")
+        if self.ignore_index >= 0:
+            raise SettingsError(
+                f"--ignore-index: {self.ignore_index} would also be a token's label; "
+                "expected a negative number (trainers use -100)"
+            )
+        share = isinstance(self.max_rejected, float)
+        if not 0 <= self.max_rejected <= (1 if share else math.inf):
+            raise SettingsError(
+                f"--max-rejected: {self.max_rejected} is neither a share from 0.0 to 1.0 nor a count"
+            )
+
+    def _check_map_keys(self) -> None:
+        try:
+            mapped = json.loads(self.map_keys)
+        except ValueError as error:
+            mapped = error
+        if not isinstance(mapped, dict):
+            raise SettingsError(
+                f'--map-keys: expected a JSON object such as \'{{"history":"histories"}}\', '
+                f"got {self.map_keys!r}"
+            )
+
+    @property
+    def prefix(self) -> Path:
+        """The output prefix as a path."""
+        return Path(self.output_prefix)
+
+    def mapped(self) -> dict[str, Any]:
+        """Return ``--map-keys`` as a mapping from the handler's keys to columns."""
+        mapped: dict[str, Any] = json.loads(self.map_keys)
+        return mapped
+
+    def shaping(self) -> dict[str, Any]:
+        """Return the settings that the bytes of the dataset depend on, ready for JSON.
+
+        Where the output lies and how the run is carried out (workers, engine, shard size, what
+        happens on errors) is left out.
+        """
+        shaping = {
+            item.name: getattr(self, item.name) for item in fields(self) if item.name not in _OPERATIONAL
+        }
+        return shaping | {"input": list(self.input), "map_keys": self.mapped()}
+
+
+def _at_least(flag: str, value: int | None, least: int) -> None:
+    if value is not None and value < least:
+        raise SettingsError(f"{flag}: expected a whole number of at least {least}, got {value}")
+
+
+def _one_of(flag: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise SettingsError(f"{flag}: unknown value {value!r}; {nearest(value, list(choices))}")

@@ -1,0 +1,127 @@
+"""The types that travel through the program: records, messages, dialogues, rejections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+from mtsft_preproc.errors import RecordError
+
+__all__ = ["REASONS", "Dialogue", "Message", "Record", "Rejection", "Role", "shorten"]
+
+#: Why a record was rejected: the code that stands in ``PREFIX.rejected.jsonl``, and what it means.
+REASONS: dict[str, str] = {
+    "not-json": "the line or array element is not valid JSON",
+    "invalid-utf8": "the bytes of the record are not UTF-8",
+    "lone-surrogate": "a string holds half of a surrogate pair, which no tokenizer can encode",
+    "not-an-object": "the record is valid, but not an object with named fields",
+    "wrong-columns": "a CSV row has more or fewer fields than the header",
+    "missing-field": "a field that the handler needs is absent or null",
+    "wrong-type": "a field holds a value of another type than the handler needs",
+    "bad-history": "the history is not a list of [question, answer] pairs of text",
+    "special-token": "text spells a special token and may not, or can't be told apart from one",
+    "overlong": "the sample has more tokens than --seq-length",
+    "nothing-trained": "no token of the sample would be trained",
+}
+
+
+def shorten(value: object, limit: int = 120) -> str:
+    """Return ``repr(value)`` cut to ``limit`` characters, with the type of what is not text.
+
+    >>> shorten("a" * 500, 12)
+    "'aaaaaaaa..."
+    >>> shorten(7)
+    '7 (int)'
+    """
+    # A huge value is cut before repr, which would otherwise build a string several times its size.
+    head = value[:limit] if isinstance(value, str | bytes | list) else value
+    text = repr(head)
+    if len(text) > limit:
+        text = text[: limit - 3] + "..."
+    return text if isinstance(value, str) else f"{text} ({type(value).__name__})"
+
+
+class Role(IntEnum):
+    """Who speaks. The system text and the tools belong to the dialogue, not to a message."""
+
+    USER = 0
+    ASSISTANT = 1
+    OBSERVATION = 2
+    FUNCTION = 3
+
+    @property
+    def is_target(self) -> bool:
+        """Whether the model writes messages of this role."""
+        return self in (Role.ASSISTANT, Role.FUNCTION)
+
+
+@dataclass(slots=True)
+class Record:
+    """One row of input.
+
+    Attributes:
+        row: 0-based number of the record inside its shard (blank lines don't count).
+        value: The parsed record: a mapping of field names to Python values.
+        byte_offset: Where the record starts in its file (uncompressed bytes), or -1 where a file format
+            has no such thing.
+    """
+
+    row: int
+    value: Any
+    byte_offset: int = -1
+
+
+@dataclass(slots=True)
+class Rejection:
+    """A record that did not become a sample, with everything needed to find and mend it.
+
+    Attributes:
+        row: As :attr:`Record.row`.
+        reason: A key of :data:`REASONS`.
+        field: The field at fault, or ``""``.
+        expected: What would have been right.
+        got: What was there, cut to a readable length.
+        byte_offset: As :attr:`Record.byte_offset`.
+    """
+
+    row: int
+    reason: str
+    field: str = ""
+    expected: str = ""
+    got: str = ""
+    byte_offset: int = -1
+
+    @classmethod
+    def of(cls, record: Record, error: RecordError) -> Rejection:
+        """Return the rejection of ``record`` for ``error``."""
+        return cls(record.row, error.reason, error.field, error.expected, error.got, record.byte_offset)
+
+
+@dataclass(slots=True)
+class Message:
+    """One turn of a dialogue.
+
+    Attributes:
+        role: Who speaks.
+        content: The text; may be empty.
+    """
+
+    role: Role
+    content: str
+
+
+@dataclass(slots=True)
+class Dialogue:
+    """What a handler makes of a record: messages that alternate between source and target.
+
+    Attributes:
+        messages: A source (user, observation) at every even place, a target (assistant, function) at
+            every odd one; an even number of them.
+        system: The record's own system text; ``""`` takes the chat format's default.
+        notes: Names of harmless oddities (``"empty-reply"``) that the summary counts.
+    """
+
+    messages: list[Message]
+    system: str = ""
+    notes: list[str] = field(default_factory=list)

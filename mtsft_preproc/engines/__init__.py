@@ -1,0 +1,13 @@
+"""Engines: run one task over many items, and hand back small results in any order.
+
+To add one: write one file with an :class:`~mtsft_preproc.engines.base.Engine` and list it here.
+"""
+
+from mtsft_preproc.engines.base import Engine, engines
+from mtsft_preproc.engines.pool import PoolEngine
+from mtsft_preproc.engines.serial import SerialEngine
+
+engines.add("serial", SerialEngine)
+engines.add("pool", PoolEngine)
+
+__all__ = ["Engine", "engines"]

@@ -1,0 +1,101 @@
+"""Shows an item of a dataset as text, with its mask."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from mtsft_preproc.errors import DatasetError, TokenizerError
+from mtsft_preproc.indexed import IndexedDataset, dataset_prefix
+from mtsft_preproc.layout import OutputPaths
+from mtsft_preproc.tokenization import Adjustment, Encoder, load_tokenizer, open_encoder
+
+__all__ = ["show_item"]
+
+_TRAINED, _IGNORED = "bold green", "dim"
+_TRAINED_CONTROL, _IGNORED_CONTROL = "bold black on green", "black on bright_black"
+#: A label that is not the token: the end of the turn before, taught at the next header.
+_TAUGHT = "bold white on magenta"
+
+
+def show_item(prefix: str, index: int, console: Console | None = None) -> None:
+    """Print item ``index`` of a dataset: trained text in colour, the rest dimmed, control tokens marked.
+
+    Args:
+        prefix: The output prefix.
+        index: Number of the item; negative ones count from the end.
+        console: Where to print; by default standard output, without colour where that is no terminal.
+
+    Raises:
+        DatasetError: There is no such item, or no such dataset.
+        TokenizerError: The tokenizer is not the one that the dataset was made with.
+    """
+    console = console or Console(highlight=False, soft_wrap=True)
+    paths = OutputPaths(Path(prefix))
+    if not paths.manifest.exists():
+        raise DatasetError(f"{paths.manifest}: no such file; expected the prefix of a finished dataset")
+    manifest = json.loads(paths.manifest.read_text("utf-8"))
+    ids, labels = (IndexedDataset(dataset_prefix(prefix, field)) for field in ("input_ids", "labels"))
+    if not -len(ids) <= index < len(ids):
+        raise DatasetError(f"{prefix}: no item {index}; there are {len(ids)}")
+    encoder = _encoder(manifest["tokenizer"])
+    item, item_labels = ids[index].tolist(), labels[index].tolist()
+    ignored = int(manifest["ignore_index"])
+    trained = sum(label != ignored for label in item_labels)
+    console.print(
+        f"item {index % len(ids)} of {len(ids)}: {len(item)} tokens, {trained} trained "
+        f"({trained / max(1, len(item)):.0%})",
+        style="bold",
+    )
+    legend = Text("legend: ")
+    legend.append("trained", _TRAINED).append("  ").append("not trained", _IGNORED).append("  ")
+    legend.append("control token, trained", _TRAINED_CONTROL).append("  ")
+    legend.append("control token", _IGNORED_CONTROL)
+    console.print(legend)
+    console.print(_render(encoder, item, item_labels, ignored))
+
+
+def _encoder(described: dict[str, Any]) -> Encoder:
+    adjustment = described["adjustment"]
+    resolved = load_tokenizer(
+        described["path"], Adjustment(adjustment["eos"], tuple(adjustment["special"]))
+    )
+    if resolved.spec.sha256 != described["sha256"]:
+        raise TokenizerError(
+            f"{described['path']}: not the tokenizer that the dataset was made with (sha256 "
+            f"{resolved.spec.sha256[:12]}, the manifest says {described['sha256'][:12]})"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        return open_encoder(resolved.save(Path(folder)))
+
+
+def _render(encoder: Encoder, ids: Sequence[int], labels: Sequence[int], ignored: int) -> Text:
+    control = {token.id for token in encoder.spec.added if token.special}
+    names = {token.id: token.text for token in encoder.spec.added}
+
+    def style(place: int) -> str:
+        token, label = ids[place], labels[place]
+        if label not in (ignored, token):
+            return _TAUGHT
+        if token in control:
+            return _TRAINED_CONTROL if label != ignored else _IGNORED_CONTROL
+        return _TRAINED if label != ignored else _IGNORED
+
+    text = Text()
+    for look, group in itertools.groupby(range(len(ids)), key=style):
+        run = [ids[place] for place in group]
+        if look in (_TRAINED, _IGNORED):
+            text.append(encoder.decode(run), look)
+        elif look == _TAUGHT:
+            text.append(f"{encoder.decode(run)}", look)
+            text.append("(label: end of turn)", "magenta")
+        else:
+            text.append("".join(names[token] for token in run), look)
+    return text

@@ -1,0 +1,43 @@
+"""Where everything that belongs to an output prefix lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mtsft_preproc.indexed import SFT_FIELDS, bin_path, dataset_prefix, idx_path
+
+__all__ = ["OutputPaths"]
+
+
+class OutputPaths:
+    """The paths of one output.
+
+    Args:
+        prefix: The output prefix.
+    """
+
+    def __init__(self, prefix: Path) -> None:
+        self.prefix = prefix
+        self.folder = prefix.parent
+        self.manifest = self._beside(".manifest.json")
+        self.rejected = self._beside(".rejected.jsonl")
+        self.sources = self._beside(".sources.parquet")
+        #: Parts and staged files of a run that is not finished.
+        self.work = self._beside(".mtsft-work")
+        self.parts = self.work / "parts"
+        self.staging = self.work / "staging"
+        self.plan = self.work / "plan.json"
+        self.commit = self.work / "commit.json"
+
+    def _beside(self, suffix: str) -> Path:
+        return self.prefix.with_name(self.prefix.name + suffix)
+
+    def dataset(self, field: str) -> Path:
+        """Return the prefix of the ``.bin``/``.idx`` pair of ``field``."""
+        return dataset_prefix(self.prefix, field)
+
+    def existing(self) -> list[Path]:
+        """Return those files of a finished output that are there."""
+        prefixes = [self.dataset(field) for field in SFT_FIELDS]
+        files = [path(prefix) for prefix in prefixes for path in (bin_path, idx_path)]
+        return [path for path in (*files, self.manifest) if path.exists()]

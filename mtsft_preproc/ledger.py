@@ -1,0 +1,141 @@
+"""The ledger: what became of every record.
+
+``PREFIX.rejected.jsonl`` has a line per rejected record; ``PREFIX.sources.parquet`` a row per sample.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mtsft_preproc.parts import PartReader
+from mtsft_preproc.readers import InputFile, Shard
+
+__all__ = ["Totals", "write_ledger"]
+
+_SCHEMA = pa.schema(
+    [
+        pa.field("item", pa.int64(), nullable=False),
+        pa.field("offset", pa.int32(), nullable=False),
+        pa.field("length", pa.int32(), nullable=False),
+        pa.field("trained", pa.int32(), nullable=False),
+        pa.field("file", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("turn", pa.int32()),
+    ]
+)
+
+
+@dataclass
+class Totals:
+    """The counts of a whole run; ``read`` equals ``kept`` plus the sum of ``rejected``."""
+
+    read: int = 0
+    kept: int = 0
+    samples: int = 0
+    tokens: int = 0
+    trained: int = 0
+    longest: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
+    #: Records read and rejected, by number of the file.
+    by_file: dict[int, list[int]] = field(default_factory=dict)
+
+    def add(self, shard: Shard, part: PartReader, columns: dict[str, npt.NDArray[Any]]) -> None:
+        """Add a part."""
+        summary = part.summary
+        rejected = summary.rejected.total()
+        self.read += summary.records
+        # A record may make several samples; it is kept once.
+        self.kept += len(np.unique(columns["rows"]))
+        self.samples += summary.samples
+        self.tokens += summary.tokens
+        self.trained += summary.trained
+        self.longest = max(self.longest, int(columns["lengths"].max(initial=0)))
+        self.rejected.update(summary.rejected)
+        self.notes.update(summary.notes)
+        read_and_rejected = self.by_file.setdefault(shard.file, [0, 0])
+        read_and_rejected[0] += summary.records
+        read_and_rejected[1] += rejected
+
+
+def write_ledger(
+    work: Iterable[tuple[Shard, PartReader]],
+    files: list[InputFile],
+    folder: Path,
+    names: tuple[str, str],
+) -> tuple[Totals, npt.NDArray[np.int32]]:
+    """Write both files of the ledger.
+
+    Args:
+        work: The shards in order, with their parts.
+        files: The inputs, by number.
+        folder: Where the files go.
+        names: Their names: rejected, sources.
+
+    Returns:
+        The totals, and the lengths of all samples, int32 (S,).
+
+    Raises:
+        DatasetError: A part is damaged.
+    """
+    totals = Totals()
+    lengths: list[npt.NDArray[np.int32]] = [np.zeros(0, np.int32)]
+    paths = pa.array([file.path for file in files], pa.string())
+    with (
+        open(folder / names[0], "xb") as rejected,
+        pq.ParquetWriter(
+            folder / names[1], _SCHEMA, compression="zstd", write_page_checksum=True
+        ) as sources,
+    ):
+        for shard, part in work:
+            columns, rejections = part.tail()
+            first_row = totals.by_file.get(shard.file, [0])[0]
+            table = _samples(totals.samples, first_row, shard.file, columns, paths)
+            if len(table):
+                sources.write_table(table)
+            for entry in rejections:
+                rejected.write(_line(entry, files[shard.file].path, first_row))
+            totals.add(shard, part, columns)
+            lengths.append(columns["lengths"])
+    return totals, np.concatenate(lengths)
+
+
+def _samples(
+    first_item: int,
+    first_row: int,
+    file: int,
+    columns: dict[str, npt.NDArray[Any]],
+    paths: pa.Array,
+) -> pa.Table:
+    count = len(columns["rows"])
+    turns = columns["turns"]
+    return pa.Table.from_arrays(
+        [
+            pa.array(np.arange(first_item, first_item + count, dtype=np.int64)),
+            pa.array(np.zeros(count, np.int32)),
+            pa.array(columns["lengths"]),
+            pa.array(columns["trained"]),
+            pa.DictionaryArray.from_arrays(pa.array(np.full(count, file, np.int32)), paths),
+            pa.array(columns["rows"] + first_row),
+            pa.array(turns, mask=turns < 0),
+        ],
+        schema=_SCHEMA,
+    )
+
+
+def _line(entry: dict[str, Any], path: str, first_row: int) -> bytes:
+    out: dict[str, Any] = {"file": path, "row": entry["row"] + first_row}
+    if entry["byte_offset"] >= 0:
+        out["byte_offset"] = entry["byte_offset"]
+    out |= {name: entry[name] for name in ("reason", "field", "expected", "got")}
+    return json.dumps(out, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"

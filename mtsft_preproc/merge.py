@@ -1,0 +1,77 @@
+"""Parts -> the staged ``.bin``/``.idx`` pairs, checked while they are copied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mtsft_preproc.indexed import SFT_FIELDS, IndexedWriter
+from mtsft_preproc.parts import FIELDS, PartReader
+
+__all__ = ["merge_parts"]
+
+_CHUNK = 1 << 20
+_NO_LENGTHS = np.zeros(0, np.int32)
+
+
+def merge_parts(
+    parts: Sequence[Path], lengths: npt.NDArray[np.int32], prefixes: dict[str, Path]
+) -> dict[str, str]:
+    """Write one dataset per field, the fields side by side.
+
+    Args:
+        parts: The parts in order.
+        lengths: int32, shape (S,): tokens of each item.
+        prefixes: Where the dataset of each field goes.
+
+    Returns:
+        The sha256 of each file, by name.
+
+    Raises:
+        DatasetError: A part is damaged.
+    """
+    with ThreadPoolExecutor(len(SFT_FIELDS)) as threads:
+        jobs = [
+            threads.submit(_copy_field, field, parts, lengths, prefixes[field])
+            if field in FIELDS
+            else threads.submit(_write_ones, lengths, prefixes[field])
+            for field in SFT_FIELDS
+        ]
+        found: dict[str, str] = {}
+        for job in jobs:
+            found |= job.result()
+    return found
+
+
+def _copy_field(
+    field: str, parts: Sequence[Path], lengths: npt.NDArray[np.int32], prefix: Path
+) -> dict[str, str]:
+    with IndexedWriter(prefix) as writer:
+        for path in parts:
+            for piece in PartReader(path).tokens(field):
+                writer.write_raw(piece, _NO_LENGTHS)
+        writer.write_raw(memoryview(b""), lengths)
+    return _named(writer)
+
+
+def _write_ones(lengths: npt.NDArray[np.int32], prefix: Path) -> dict[str, str]:
+    ones = np.ones(_CHUNK, "<i4")
+    left = int(lengths.sum(dtype=np.int64))
+    with IndexedWriter(prefix) as writer:
+        while left:
+            count = min(left, _CHUNK)
+            writer.write_raw(ones[:count], _NO_LENGTHS)
+            left -= count
+        writer.write_raw(memoryview(b""), lengths)
+    return _named(writer)
+
+
+def _named(writer: IndexedWriter) -> dict[str, str]:
+    return {
+        writer.bin_path.name: writer.sha256[".bin"],
+        writer.idx_path.name: writer.sha256[".idx"],
+    }

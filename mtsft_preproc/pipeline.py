@@ -1,0 +1,239 @@
+"""Plan -> encode -> merge -> publish."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mtsft_preproc.config import PreprocessConfig
+from mtsft_preproc.dialogue import Rejection
+from mtsft_preproc.engines import Engine, engines
+from mtsft_preproc.errors import OutputError, RejectedDataError
+from mtsft_preproc.indexed import SFT_FIELDS
+from mtsft_preproc.layout import OutputPaths
+from mtsft_preproc.ledger import write_ledger
+from mtsft_preproc.lock import OutputLock
+from mtsft_preproc.manifest import build_manifest
+from mtsft_preproc.merge import merge_parts
+from mtsft_preproc.parts import PartReader, PartSummary
+from mtsft_preproc.plan import Plan, file_sha256, make_plan
+from mtsft_preproc.progress import Progress
+from mtsft_preproc.publish import commit, finish_commit, write_synced
+from mtsft_preproc.readers import Shard
+from mtsft_preproc.tasks import EncodeShard
+
+__all__ = ["RunResult", "preprocess"]
+
+logger = logging.getLogger(__name__)
+
+#: Records after which a run that rejects too large a share is stopped before its end.
+_EARLY = 10_000
+
+
+@dataclass
+class RunResult:
+    """What came of a run.
+
+    Attributes:
+        prefix: The output prefix.
+        manifest: The manifest's content.
+        seconds: How long it took.
+        reused_parts: Parts that an interrupted run had left.
+    """
+
+    prefix: Path
+    manifest: dict[str, Any]
+    seconds: float
+    reused_parts: int = 0
+
+
+def preprocess(config: PreprocessConfig) -> RunResult:
+    """Make a dataset.
+
+    Nothing is written before the settings, the inputs' columns and the tokenizer have been checked. A run
+    that was interrupted is taken up where it stopped.
+
+    Raises:
+        MtsftError: The run can't be done, or was stopped; the message says why. No output appears.
+    """
+    started = time.monotonic()
+    paths = OutputPaths(config.prefix)
+    engine = _engine(config)
+    _refuse_finished(paths, config.overwrite)
+    plan = make_plan(config)
+    _make_folder(paths.folder)
+    with OutputLock(paths.prefix):
+        if finish_commit(paths):
+            logger.warning("%s: finished the publication of an interrupted run", paths.prefix)
+            manifest = json.loads(paths.manifest.read_text("utf-8"))
+            if manifest["fingerprint"] == plan.fingerprint:
+                return RunResult(paths.prefix, manifest, time.monotonic() - started)
+            _refuse_finished(paths, config.overwrite)
+        task = _open_work(plan, paths)
+        reused = _encode(plan, task, engine)
+        manifest = _publish(plan, task, paths)
+    return RunResult(paths.prefix, manifest, time.monotonic() - started, reused)
+
+
+def _engine(config: PreprocessConfig) -> Engine:
+    name = config.engine
+    if name == "auto":
+        name = "serial" if config.workers == 1 else "pool"
+    return engines.get(name)(config.workers)
+
+
+def _refuse_finished(paths: OutputPaths, overwrite: bool) -> None:
+    if paths.commit.exists() or overwrite:
+        return
+    existing = paths.existing()
+    if existing:
+        raise OutputError(
+            f"--output-prefix: {existing[0]} exists already; expected a new prefix, or --overwrite to "
+            "replace what is there once the new output is whole"
+        )
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"--output-prefix: can't create the folder {folder}: {error.strerror}") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"--output-prefix: the folder {folder} is not writable")
+
+
+def _open_work(plan: Plan, paths: OutputPaths) -> EncodeShard:
+    """Open or take up the work folder."""
+    if plan.config.restart and paths.work.exists():
+        shutil.rmtree(paths.work)
+    if paths.plan.exists():
+        before = json.loads(paths.plan.read_text("utf-8"))
+        if before["fingerprint"] != plan.fingerprint:
+            raise OutputError(
+                f"{paths.work} holds the work of an interrupted run with other settings "
+                f"({'; '.join(_differences(before['identity'], plan.identity))}); expected the same "
+                "settings to go on with it, or --restart to start over"
+            )
+    paths.parts.mkdir(parents=True, exist_ok=True)
+    if not paths.plan.exists():
+        record = {"fingerprint": plan.fingerprint, "identity": plan.identity}
+        write_synced(paths.plan, json.dumps(record, ensure_ascii=False, indent=1))
+    tokenizer = plan.tokenizer.save(paths.work)
+    return EncodeShard(plan.config, tokenizer, plan.prompt_type, plan.fingerprint, str(paths.parts))
+
+
+def _differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """Return in words what differs between two identities."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        found = []
+        for key in sorted({*before, *now}):
+            found += _differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
+        return found
+    # What was read back from JSON has lists where the settings have tuples.
+    before, now = json.dumps(before), json.dumps(now)
+    return [] if before == now else [f"{name}: was {before[:80]}, is {now[:80]}"]
+
+
+def _encode(plan: Plan, task: EncodeShard, engine: Engine) -> int:
+    """Make the parts that are missing; return how many were there."""
+    watch = _Watch(plan)
+    todo = []
+    for shard in plan.shards:
+        summary = task.finished(shard)
+        if summary is None:
+            todo.append(shard)
+        else:
+            watch.add(shard, summary)
+    sizes = Counter(shard.file for shard in plan.shards)
+    progress = Progress(
+        sum(shard.source.size / sizes[shard.file] for shard in todo), plan.config.log_interval
+    )
+    try:
+        for shard, summary in engine.run(task, todo):
+            progress.add(shard.source.size / sizes[shard.file], summary)
+            watch.add(shard, summary)
+    finally:
+        progress.close()
+    watch.finish()
+    return len(plan.shards) - len(todo)
+
+
+class _Watch:
+    """Stops a run that rejects its data.
+
+    Looks at the parts in their order, whatever the order in which they come, so that the same run
+    stops at the same place.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._seen: dict[int, PartSummary] = {}
+        self._next = 0
+        self._read = 0
+        self._rejected: Counter[str] = Counter()
+        self._examples: list[str] = []
+        self._file_rows: Counter[int] = Counter()
+
+    def add(self, shard: Shard, summary: PartSummary) -> None:
+        self._seen[shard.index] = summary
+        while (part := self._seen.pop(self._next, None)) is not None:
+            self._take(self._plan.shards[self._next], part)
+            self._next += 1
+
+    def _take(self, shard: Shard, summary: PartSummary) -> None:
+        for rejection in summary.first_rejections[: 3 - len(self._examples)]:
+            self._examples.append(self._describe(shard, rejection))
+        self._file_rows[shard.file] += summary.records
+        self._read += summary.records
+        self._rejected.update(summary.rejected)
+        config = self._plan.config
+        if self._rejected and config.on_error == "fail":
+            raise RejectedDataError(f"--on-error fail: {self._examples[0]}")
+        if self._read >= _EARLY or isinstance(config.max_rejected, int):
+            self.finish()
+
+    def _describe(self, shard: Shard, rejection: Rejection) -> str:
+        row = self._file_rows[shard.file] + rejection.row
+        field = f", field {rejection.field!r}" if rejection.field else ""
+        return (
+            f"{shard.source.path}, row {row}{field}: {rejection.reason}: "
+            f"expected {rejection.expected}, got {rejection.got}"
+        )
+
+    def finish(self) -> None:
+        """Raise if the records so far were rejected too often."""
+        limit = self._plan.config.max_rejected
+        rejected = self._rejected.total()
+        allowed = limit if isinstance(limit, int) else limit * self._read
+        if rejected > allowed:
+            reasons = ", ".join(f"{reason} {count}" for reason, count in self._rejected.most_common())
+            raise RejectedDataError(
+                f"{rejected} of {self._read} records were rejected ({reasons}), more than "
+                f"--max-rejected {limit} allows; nothing was published. First: " + "; ".join(self._examples)
+            )
+
+
+def _publish(plan: Plan, task: EncodeShard, paths: OutputPaths) -> dict[str, Any]:
+    """Merge the parts into the work folder, then publish."""
+    shutil.rmtree(paths.staging, ignore_errors=True)
+    paths.staging.mkdir()
+    parts = [task.path(shard) for shard in plan.shards]
+    work = ((shard, PartReader(path)) for shard, path in zip(plan.shards, parts, strict=True))
+    sidecars = (paths.rejected.name, paths.sources.name)
+    totals, lengths = write_ledger(work, plan.files, paths.staging, sidecars)
+    prefixes = {field: paths.staging / paths.dataset(field).name for field in SFT_FIELDS}
+    sha256 = merge_parts(parts, lengths, prefixes)
+    names = sorted(sha256)  # .bin before .idx, field by field
+    sha256 |= {name: file_sha256(paths.staging / name) for name in sidecars}
+    manifest = build_manifest(plan, totals, lengths, sha256, paths.staging)
+    text = json.dumps(manifest, ensure_ascii=False, indent=1) + "\n"
+    (paths.staging / paths.manifest.name).write_text(text, "utf-8", newline="\n")
+    commit(paths, [*names, *sidecars, paths.manifest.name])
+    return manifest

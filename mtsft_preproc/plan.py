@@ -1,0 +1,154 @@
+"""What a run will do, decided before it does anything: inputs, shards, fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mtsft_preproc._version import __version__
+from mtsft_preproc.config import PreprocessConfig
+from mtsft_preproc.errors import InputError, SettingsError
+from mtsft_preproc.handlers import Handler, check_columns, handlers
+from mtsft_preproc.masking import policies
+from mtsft_preproc.readers import InputFile, Shard, find_inputs, readers
+from mtsft_preproc.registry import nearest
+from mtsft_preproc.templates import PromptType, Token, prompt_types, read_prompt_types
+from mtsft_preproc.tokenization import ResolvedTokenizer, TokenizerSpec, load_tokenizer
+
+__all__ = ["Plan", "file_sha256", "make_plan"]
+
+_LEAST, _MOST = 1 << 20, 1 << 26
+_CHUNK = 1 << 22
+
+
+@dataclass
+class Plan:
+    """Everything that is known before the first record is encoded.
+
+    Attributes:
+        config: The settings.
+        files: The inputs.
+        shards: What the tasks read, in the order of the output.
+        handler: Record -> dialogue.
+        prompt_type: The chat format.
+        tokenizer: The tokenizer, adjusted to it.
+        identity: What the bytes of the dataset follow from: version, settings, inputs, tokenizer, format.
+        fingerprint: sha256 of ``identity``.
+    """
+
+    config: PreprocessConfig
+    files: list[InputFile]
+    shards: list[Shard]
+    handler: Handler
+    prompt_type: PromptType
+    tokenizer: ResolvedTokenizer
+    identity: dict[str, Any]
+    fingerprint: str
+
+
+def make_plan(config: PreprocessConfig) -> Plan:
+    """Check the settings against the data and the tokenizer, and cut the work into shards.
+
+    Writes nothing. What is cheap to check is checked first.
+
+    Raises:
+        MtsftError: Something is wrong; the message says what would be right.
+    """
+    handler = handlers.get(config.handler_name)(config.mapped())
+    policies.canonical(config.train_on)
+    prompt_type = _prompt_type(config)
+    files = find_inputs(config.input)
+    check_columns(handler, files)
+    tokenizer = load_tokenizer(
+        config.tokenizer,
+        prompt_type.adjustment(),
+        use_fast=config.use_fast,
+        trust_remote_code=config.trust_remote_code,
+    )
+    _check_tokens(prompt_type, tokenizer.spec)
+    shards = list(_shards(files, config))
+    if not shards:
+        raise InputError(f"--input: {', '.join(config.input)}: no records")
+    identity = {
+        "version": __version__,
+        "settings": config.shaping() | {"handler_name": handlers.canonical(config.handler_name)},
+        "columns": handler.columns,
+        "inputs": [
+            {"path": file.path, "bytes": file.size, "sha256": digest}
+            for file, digest in zip(files, _hash_files(files, config.workers), strict=True)
+        ],
+        "tokenizer": tokenizer.spec.describe(),
+        "prompt_type": json.loads(json.dumps(asdict(prompt_type), default=repr)),
+    }
+    canonical = json.dumps(identity, sort_keys=True).encode()
+    fingerprint = hashlib.sha256(canonical).hexdigest()
+    return Plan(config, files, shards, handler, prompt_type, tokenizer, identity, fingerprint)
+
+
+def _prompt_type(config: PreprocessConfig) -> PromptType:
+    path = config.prompt_type_path
+    known = read_prompt_types(path) if path else prompt_types
+    if config.prompt_type is None:
+        raise SettingsError(f"--prompt-type: {config.handler_name} needs one; {nearest('', known.names())}")
+    return known.get(config.prompt_type)
+
+
+def _check_tokens(prompt_type: PromptType, spec: TokenizerSpec) -> None:
+    """Refuse a format that names a token which the tokenizer lacks.
+
+    Raises:
+        TemplateError: It does.
+    """
+    for elements in (prompt_type.prefix, prompt_type.system, prompt_type.user):
+        for element in elements:
+            if isinstance(element, Token):
+                spec.id_of(element.text)
+
+
+def _shards(files: list[InputFile], config: PreprocessConfig) -> Iterable[Shard]:
+    size = config.shard_bytes
+    if size is None:
+        # A few hundred tasks, so that the last ones don't leave most workers idle, of a size that
+        # makes the cost of a task small.
+        size = min(_MOST, max(_LEAST, sum(file.size for file in files) // 256))
+    left = config.max_samples
+    index = 0
+    for number, file in enumerate(files):
+        reader = readers.get(file.kind)
+        for start, end in reader.cut(file, size):
+            shard = Shard(index, number, file, start, end)
+            if left is not None:
+                count = reader.count(shard, left)
+                shard = replace(shard, max_records=count)
+                left -= count
+            yield shard
+            index += 1
+            if left == 0:
+                return
+
+
+def _hash_files(files: list[InputFile], workers: int) -> list[str]:
+    """Return the sha256 of each file; hashing lets go of the interpreter's lock, so threads do."""
+    with ThreadPoolExecutor(workers) as threads:
+        return list(threads.map(file_sha256, [Path(file.path) for file in files]))
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file.
+
+    Raises:
+        InputError: It can't be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    return digest.hexdigest()

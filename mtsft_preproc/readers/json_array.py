@@ -1,0 +1,151 @@
+"""One JSON array of objects, streamed: no more than a batch of it is ever in memory."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
+
+import numpy as np
+
+from mtsft_preproc.dialogue import Record
+from mtsft_preproc.errors import InputError
+from mtsft_preproc.readers.base import BATCH_BYTES, InputFile, Reader, RecordBatch, Shard
+from mtsft_preproc.readers.json_scan import ArrayScanner
+from mtsft_preproc.readers.parse import parse_record
+
+__all__ = ["JsonArrayReader"]
+
+_BOM = b"\xef\xbb\xbf"
+_SPACE = b" \t\r\n"
+_CHUNK = 1 << 22
+
+
+class JsonArrayReader(Reader):
+    """Reads ``.json`` files that hold one array.
+
+    Where an element ends can be told only by someone who has followed the nesting from the first byte
+    on, so :meth:`cut` scans the file once, in bulk; the parsing is left to the tasks.
+    """
+
+    name = "json"
+    suffixes = (".json",)
+
+    def cut(self, source: InputFile, shard_bytes: int) -> Iterator[tuple[int, int]]:
+        scanner = ArrayScanner()
+        with open(source.path, "rb") as file:
+            offset = _skip_bom(file.read(3))
+            file.seek(offset)
+            start = first = _array_start(source, file.read(_CHUNK), offset)
+            file.seek(offset)
+            while chunk := file.read(_CHUNK):
+                wanted = offset + len(chunk) >= start + shard_bytes
+                borders = scanner.feed(chunk, want_commas=wanted) + offset
+                while (at := int(np.searchsorted(borders, start + shard_bytes))) < len(borders):
+                    end = int(borders[at])
+                    yield start, end
+                    start = end + 1
+                if scanner.depth < 0:
+                    break
+                if scanner.closed and len(borders):
+                    closing = int(borders[-1])
+                    if start <= closing and not (start == first and _blank(file, start, closing)):
+                        yield start, closing
+                    start = closing + 1
+                offset += len(chunk)
+        _check_end(source, scanner, start, offset)
+
+    def batches(self, shard: Shard, columns: Sequence[str] | None) -> Iterator[RecordBatch]:
+        batch = RecordBatch()
+        for row, (offset, raw) in enumerate(_elements(shard)):
+            batch.size += len(raw) + 1
+            parsed = parse_record(raw, row, offset)
+            if isinstance(parsed, Record):
+                batch.records.append(parsed)
+            else:
+                batch.rejections.append(parsed)
+            if batch.size >= BATCH_BYTES:
+                yield batch
+                batch = RecordBatch()
+        if batch.size:
+            yield batch
+
+    def may_hold(self, source: InputFile, column: str) -> bool:
+        with (
+            open(source.path, "rb") as file,
+            mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as data,
+        ):
+            return data.find(b'"' + column.encode() + b'"') >= 0
+
+    def count(self, shard: Shard, limit: int) -> int:
+        total = 0
+        for _ in _elements(shard):
+            total += 1
+            if total == limit:
+                break
+        return total
+
+
+def _elements(shard: Shard) -> Iterator[tuple[int, bytes]]:
+    """Yield (byte offset, bytes) of the elements of a shard, which starts and ends at a border."""
+    scanner = ArrayScanner(depth=1)
+    offset, rest = shard.start, b""
+    with open(shard.source.path, "rb") as file:
+        file.seek(shard.start)
+        at = shard.start
+        while at < shard.end:
+            chunk = file.read(min(BATCH_BYTES, shard.end - at))
+            if not chunk:
+                raise InputError(f"{shard.source.path}: became shorter while it was read")
+            done = 0
+            for border in scanner.feed(chunk).tolist():
+                element = rest + chunk[done:border] if rest else chunk[done:border]
+                yield offset, element
+                offset += len(element) + 1
+                done, rest = border + 1, b""
+            rest += chunk[done:]
+            at += len(chunk)
+    yield offset, rest
+
+
+def _skip_bom(head: bytes) -> int:
+    return len(_BOM) if head == _BOM else 0
+
+
+def _array_start(source: InputFile, head: bytes, offset: int) -> int:
+    stripped = head.lstrip(_SPACE)
+    if not stripped.startswith(b"["):
+        raise InputError(f"{source.path}: expected '[', got {stripped[:20]!r}")
+    return offset + len(head) - len(stripped) + 1
+
+
+def _check_end(source: InputFile, scanner: ArrayScanner, start: int, offset: int) -> None:
+    if scanner.depth < 0 or scanner.trailing or (scanner.closed and _tail(source, start)):
+        raise InputError(
+            f"{source.path}: malformed JSON: expected the end of the file behind the array, which "
+            f"closes before byte {start}"
+        )
+    if not scanner.closed:
+        inside = "inside a string" if scanner.in_string else "before the closing bracket"
+        raise InputError(
+            f"{source.path}: truncated or malformed JSON: the file ends {inside} (byte {offset})"
+        )
+
+
+def _blank(file: BinaryIO, start: int, end: int) -> bool:
+    """Return whether there is only white space from ``start`` to ``end``: an array of no elements."""
+    here = file.tell()
+    file.seek(start)
+    # Looking at the first bytes is enough but where a file is padded with white space on purpose.
+    blank = not file.read(min(end - start, _CHUNK)).strip(_SPACE)
+    file.seek(here)
+    return blank
+
+
+def _tail(source: InputFile, start: int) -> bytes:
+    with open(source.path, "rb") as file:
+        file.seek(start)
+        while block := file.read(_CHUNK):
+            if rest := block.strip(_SPACE):
+                return rest[:20]
+    return b""

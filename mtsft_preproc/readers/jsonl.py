@@ -1,0 +1,121 @@
+"""JSON Lines: one object a line, plain or compressed."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from mtsft_preproc.dialogue import Record
+from mtsft_preproc.errors import InputError
+from mtsft_preproc.readers.base import BATCH_BYTES, InputFile, Reader, RecordBatch, Shard
+from mtsft_preproc.readers.parse import parse_record
+
+__all__ = ["JsonLinesReader"]
+
+_BOM = b"\xef\xbb\xbf"
+_SPACE = b" \t\r\n\v\f"
+
+
+class JsonLinesReader(Reader):
+    """Reads ``.jsonl`` and ``.ndjson``, also ``.gz`` and ``.zst``.
+
+    A plain file is cut at the first line end behind each multiple of the shard size; a compressed one
+    can't be entered in the middle and makes one shard. Lines end with LF or CRLF; blank lines and a BOM
+    are passed over.
+    """
+
+    name = "jsonl"
+    suffixes = (".jsonl", ".ndjson")
+
+    def cut(self, source: InputFile, shard_bytes: int) -> Iterator[tuple[int, int]]:
+        if source.compression:
+            yield 0, source.size
+            return
+        start = 0
+        with open(source.path, "rb") as file:
+            while start < source.size:
+                file.seek(start + shard_bytes - 1)
+                file.readline()
+                end = min(file.tell(), source.size)
+                yield start, end
+                start = end
+
+    def batches(self, shard: Shard, columns: Sequence[str] | None) -> Iterator[RecordBatch]:
+        row, batch = 0, RecordBatch()
+        for offset, line in _lines(shard):
+            batch.size += len(line)
+            if not line.strip(_SPACE):
+                continue
+            parsed = parse_record(line, row, -1 if shard.source.compression else offset)
+            if isinstance(parsed, Record):
+                batch.records.append(parsed)
+            else:
+                batch.rejections.append(parsed)
+            row += 1
+            if batch.size >= BATCH_BYTES:
+                yield batch
+                batch = RecordBatch()
+        if batch.size:
+            yield batch
+
+    def may_hold(self, source: InputFile, column: str) -> bool:
+        return _holds_key(source, column)
+
+    def count(self, shard: Shard, limit: int) -> int:
+        total = 0
+        for _, line in _lines(shard):
+            total += bool(line.strip(_SPACE))
+            if total == limit:
+                break
+        return total
+
+
+def _holds_key(source: InputFile, column: str) -> bool:
+    if source.compression or source.size == 0:
+        return True  # Can't be told without reading the whole; the records will tell.
+    with open(source.path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as data:
+        return data.find(b'"' + column.encode() + b'"') >= 0
+
+
+def _lines(shard: Shard) -> Iterator[tuple[int, bytes]]:
+    """Yield (byte offset, line) for the lines of a shard, without a BOM."""
+    source = shard.source
+    offset = shard.start
+    left = None if source.compression else shard.end - shard.start
+    pieces: list[bytes] = []  # of a line that goes on over blocks; joined once, as it may be huge
+    with _open(source) as file:
+        if not source.compression:
+            file.seek(shard.start)
+        while block := _block(source, file, left):
+            left = None if left is None else left - len(block)
+            lines = block.split(b"\n")
+            for line in lines[:-1]:
+                if pieces:
+                    line = b"".join([*pieces, line])
+                    pieces = []
+                yield offset, _without_bom(line, offset)
+                offset += len(line) + 1
+            if lines[-1]:
+                pieces.append(lines[-1])
+    if pieces:
+        yield offset, _without_bom(b"".join(pieces), offset)
+
+
+def _block(source: InputFile, file: Any, left: int | None) -> bytes:
+    try:
+        return bytes(file.read(BATCH_BYTES if left is None else min(BATCH_BYTES, left)))
+    except (OSError, EOFError) as error:
+        raise InputError(f"{source.path}: can't be decompressed: {error}") from None
+
+
+def _without_bom(line: bytes, offset: int) -> bytes:
+    return line.removeprefix(_BOM) if offset == 0 else line
+
+
+def _open(source: InputFile) -> Any:
+    if source.compression:
+        return pa.input_stream(source.path, compression=source.compression)
+    return open(source.path, "rb")

@@ -1,0 +1,58 @@
+"""JSON bytes -> a record or a rejection, one at a time."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import orjson
+
+from mtsft_preproc.dialogue import Record, Rejection, shorten
+from mtsft_preproc.errors import RecordError
+
+__all__ = ["parse_record"]
+
+
+def parse_record(raw: bytes, row: int, byte_offset: int) -> Record | Rejection:
+    """Parse one JSON object.
+
+    orjson does the work. What it refuses goes to the standard library's ``json`` for a second opinion,
+    so that what is accepted is what ``json`` accepts (NaN, huge numbers), less text that can't be encoded.
+
+    Args:
+        raw: The record's bytes.
+        row: As :attr:`Record.row`.
+        byte_offset: As :attr:`Record.byte_offset`.
+    """
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        try:
+            value = _second_opinion(raw)
+        except RecordError as error:
+            return Rejection.of(Record(row, None, byte_offset), error)
+    if not isinstance(value, dict):
+        return Rejection(
+            row, "not-an-object", "", "an object with named fields", shorten(value), byte_offset
+        )
+    return Record(row, value, byte_offset)
+
+
+def _second_opinion(raw: bytes) -> Any:
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        got = f"byte {raw[error.start : error.start + 1]!r} at byte {error.start} of the record"
+        raise RecordError("invalid-utf8", "", "UTF-8 text", got) from None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        where = max(0, getattr(error, "pos", 0) - 20)
+        got = f"{error} near {shorten(text[where : where + 40])}"
+        raise RecordError("not-json", "", "one JSON object", got) from None
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        got = shorten(error.object[max(0, error.start - 20) : error.end + 20])
+        raise RecordError("lone-surrogate", "", "text that UTF-8 can encode", got) from None
+    return value

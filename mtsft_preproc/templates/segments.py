@@ -1,0 +1,98 @@
+"""What a template makes of dialogues: flat columns of segments, ready to be encoded in one go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import NamedTuple
+
+from mtsft_preproc.dialogue import Role
+
+__all__ = ["Kind", "Mark", "SegmentBatch"]
+
+
+class Kind(IntEnum):
+    """What a segment is to a mask policy."""
+
+    #: Stands before the dialogue: BOS and the like. Never trained.
+    PREFIX = 0
+    #: System text and tools. Never trained.
+    SYSTEM = 1
+    #: Words of the user, tool results, role headers, separators. Trained by ``full`` alone.
+    CONTEXT = 2
+    #: What the model would have produced, the token that stops it included.
+    GENERATED = 3
+
+
+class Mark(NamedTuple):
+    """The state of a batch at one moment; see :meth:`SegmentBatch.mark`."""
+
+    texts: int
+    guarded: int
+    segments: int
+    messages: int
+
+
+@dataclass(slots=True)
+class SegmentBatch:
+    """The segments of many dialogues, in columns.
+
+    A segment is a text that is encoded on its own, or a constant (an id, or a text that is the same in
+    every dialogue) that was encoded once. Appending is the inner loop of rendering, so these are plain
+    lists; everything behind them works on arrays.
+
+    Attributes:
+        texts: Texts to encode.
+        guarded: Numbers of those texts in which special tokens are written as marks.
+        refs: Per segment: the number of its text, or ``~c`` for constant number c of the template.
+        kinds: Per segment: a :class:`Kind`.
+        message_ends: Per message: the number of segments up to and with it.
+        roles: Per message: its :class:`~mtsft_preproc.dialogue.Role`.
+        trained: Per message: whether the mask policy trains what it generates.
+        dialogue_ends: Per dialogue: the number of messages up to and with it.
+    """
+
+    texts: list[str] = field(default_factory=list)
+    guarded: list[int] = field(default_factory=list)
+    refs: list[int] = field(default_factory=list)
+    kinds: list[int] = field(default_factory=list)
+    message_ends: list[int] = field(default_factory=list)
+    roles: list[int] = field(default_factory=list)
+    trained: list[bool] = field(default_factory=list)
+    dialogue_ends: list[int] = field(default_factory=list)
+
+    def add_text(self, text: str, kind: Kind) -> None:
+        """Append a text segment."""
+        self.refs.append(len(self.texts))
+        self.texts.append(text)
+        self.kinds.append(kind)
+
+    def add_guarded(self, text: str, kind: Kind) -> None:
+        """Append a text segment whose control tokens are written as marks."""
+        self.guarded.append(len(self.texts))
+        self.add_text(text, kind)
+
+    def add_constant(self, number: int, kind: Kind) -> None:
+        """Append constant ``number`` of the template."""
+        self.refs.append(~number)
+        self.kinds.append(kind)
+
+    def end_message(self, role: Role) -> None:
+        """Close a message: the segments since the last call are its."""
+        self.message_ends.append(len(self.refs))
+        self.roles.append(role)
+
+    def end_dialogue(self, trained: list[bool]) -> None:
+        """Close a dialogue; ``trained`` has one entry per message of it."""
+        self.trained.extend(trained)
+        self.dialogue_ends.append(len(self.message_ends))
+
+    def mark(self) -> Mark:
+        """Return the state at the border between two dialogues."""
+        return Mark(len(self.texts), len(self.guarded), len(self.refs), len(self.message_ends))
+
+    def rollback(self, mark: Mark) -> None:
+        """Forget everything since ``mark``: the dialogue could not be rendered."""
+        del self.texts[mark.texts :], self.guarded[mark.guarded :]
+        del self.refs[mark.segments :], self.kinds[mark.segments :]
+        del self.message_ends[mark.messages :], self.roles[mark.messages :]

@@ -1,0 +1,18 @@
+"""Tokenizer folders -> encoders: batches of text in, one flat array of ids out."""
+
+from mtsft_preproc.tokenization.encoders import Encoder, FlatIds, open_encoder
+from mtsft_preproc.tokenization.load import load_tokenizer
+from mtsft_preproc.tokenization.spec import AddedToken, Adjustment, ResolvedTokenizer, TokenizerSpec
+from mtsft_preproc.tokenization.special_text import SpecialText
+
+__all__ = [
+    "AddedToken",
+    "Adjustment",
+    "Encoder",
+    "FlatIds",
+    "ResolvedTokenizer",
+    "SpecialText",
+    "TokenizerSpec",
+    "load_tokenizer",
+    "open_encoder",
+]

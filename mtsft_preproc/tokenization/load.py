@@ -1,0 +1,148 @@
+"""Loads a tokenizer folder, adjusts it to a chat format, and takes what workers need from it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from mtsft_preproc.errors import TokenizerError
+from mtsft_preproc.tokenization.sentencepiece_folder import (
+    is_sentencepiece_only,
+    load_sentencepiece,
+)
+from mtsft_preproc.tokenization.spec import (
+    AddedToken,
+    Adjustment,
+    ResolvedTokenizer,
+    TokenizerSpec,
+    content_hash,
+)
+
+__all__ = ["load_tokenizer"]
+
+_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json", "vocab.txt")
+_DEFAULT_EOS = "<|endoftext|>"
+
+
+def load_tokenizer(
+    path: str,
+    adjustment: Adjustment | None = None,
+    *,
+    use_fast: bool = True,
+    trust_remote_code: bool = False,
+) -> ResolvedTokenizer:
+    """Load the tokenizer in folder ``path``.
+
+    A folder that holds a SentencePiece model and no ``tokenizer.json`` is read with the sentencepiece
+    library: transformers 5 would convert it, and give other ids. Everything else goes through
+    transformers; of a Rust tokenizer the workers then need ``tokenizers`` alone.
+
+    The adjustment is the original program's: the end-of-sequence token is replaced where the chat
+    format asks for it, a tokenizer without one gets ``<|endoftext|>``, one without a padding token
+    pads with the end-of-sequence token.
+
+    Args:
+        path: A local folder.
+        adjustment: What the chat format changes.
+        use_fast: Whether to take the Rust tokenizer where transformers offers one.
+        trust_remote_code: Whether the folder's own Python code may run.
+
+    Raises:
+        TokenizerError: The folder is missing, or holds no tokenizer that can be loaded.
+    """
+    folder = Path(path)
+    adjustment = adjustment or Adjustment()
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise TokenizerError(
+            f"--tokenizer-name-or-path: {path} {what}; expected a folder with a tokenizer "
+            f"({', '.join(_FILES[:3])}, ...). Nothing is fetched from a model hub"
+        )
+    if not any((folder / name).exists() for name in _FILES) and not list(folder.glob("*.tiktoken")):
+        raise TokenizerError(
+            f"--tokenizer-name-or-path: {path} holds no tokenizer: expected one of {', '.join(_FILES)}"
+        )
+    if is_sentencepiece_only(folder):
+        return load_sentencepiece(folder, path, adjustment)
+    return _load_transformers(path, adjustment, use_fast, trust_remote_code)
+
+
+def _load_transformers(
+    path: str, adjustment: Adjustment, use_fast: bool, trust_remote_code: bool
+) -> ResolvedTokenizer:
+    tokenizer = open_transformers(path, use_fast, trust_remote_code)
+    new_tokens = _adjust(tokenizer, adjustment)
+    fast = bool(getattr(tokenizer, "is_fast", False))
+    added = tuple(
+        AddedToken(token.content, index, bool(token.special), token.lstrip, token.rstrip, token.single_word)
+        for index, token in sorted(tokenizer.added_tokens_decoder.items())
+    )
+    payload = tokenizer.backend_tokenizer.to_str().encode("utf-8") if fast else None
+    spec = TokenizerSpec(
+        backend="tokenizers" if fast else "transformers",
+        source=path,
+        file=path,
+        sha256=content_hash(payload) if payload is not None else _folder_hash(Path(path)),
+        vocab_size=len(tokenizer),
+        bos_id=tokenizer.bos_token_id,
+        eos_id=tokenizer.eos_token_id,
+        pad_id=tokenizer.pad_token_id,
+        unk_id=tokenizer.unk_token_id,
+        added=added,
+        new_tokens=tuple(new_tokens),
+        adjustment=adjustment,
+        trust_remote_code=trust_remote_code,
+    )
+    return ResolvedTokenizer(spec, payload, "tokenizer.json")
+
+
+def open_transformers(path: str, use_fast: bool, trust_remote_code: bool) -> Any:
+    """Open a folder with ``AutoTokenizer``, offline.
+
+    Raises:
+        TokenizerError: It can't be loaded, or wants to run its own code and may not.
+    """
+    from transformers import AutoTokenizer
+    from transformers.utils import logging as transformers_logging
+
+    # What a tokenizer has to say about model lengths and the like is no concern of the user's here.
+    transformers_logging.set_verbosity_error()
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    try:
+        return AutoTokenizer.from_pretrained(
+            path, use_fast=use_fast, trust_remote_code=trust_remote_code, local_files_only=True
+        )
+    except Exception as error:
+        # transformers raises OSError, ValueError, KeyError, bare Exception and more for a bad folder.
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        hint = ""
+        if "trust_remote_code" in str(error):
+            hint = "; the folder brings its own code: read it, then add --trust-remote-code"
+        raise TokenizerError(
+            f"--tokenizer-name-or-path: {path}: transformers can't load this tokenizer: "
+            f"{type(error).__name__}: {lines[0] if lines else ''}{hint}"
+        ) from error
+
+
+def _adjust(tokenizer: Any, adjustment: Adjustment) -> list[str]:
+    """Adjust a transformers tokenizer in place; return the tokens new to its vocabulary."""
+    before = set(tokenizer.get_vocab())
+    if adjustment.eos is not None:
+        tokenizer.add_special_tokens({"eos_token": adjustment.eos})
+    if tokenizer.eos_token_id is None:
+        tokenizer.add_special_tokens({"eos_token": _DEFAULT_EOS})
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if adjustment.special:
+        # As tokens, not as the list of "additional" ones, which transformers 5 renamed and replaces.
+        tokenizer.add_tokens(list(adjustment.special), special_tokens=True)
+    return sorted(set(tokenizer.get_vocab()) - before)
+
+
+def _folder_hash(folder: Path) -> str:
+    parts: list[bytes] = []
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and file.suffix in (".json", ".model", ".txt", ".py", ".tiktoken"):
+            parts += [file.name.encode(), file.read_bytes()]
+    return content_hash(*parts)
