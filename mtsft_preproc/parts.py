@@ -131,7 +131,8 @@ class PartWriter:
         footer = json.dumps(
             {
                 "identity": self._identity,
-                "summary": asdict(self.summary),
+                "summary": vars(self.summary)
+                | {"first_rejections": [asdict(item) for item in self.summary.first_rejections]},
                 "sections": sections,
                 "sha256": {name: digest.hexdigest() for name, digest in self._hashes.items()}
                 | {"tail": tail.hexdigest()},

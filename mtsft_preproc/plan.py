@@ -18,7 +18,7 @@ from mtsft_preproc.masking import policies
 from mtsft_preproc.readers import InputFile, Shard, find_inputs, readers
 from mtsft_preproc.registry import nearest
 from mtsft_preproc.templates import PromptType, Token, prompt_types, read_prompt_types
-from mtsft_preproc.tokenization import ResolvedTokenizer, TokenizerSpec, load_tokenizer
+from mtsft_preproc.tokenization import ResolvedTokenizer, TokenizerLoading, TokenizerSpec, check_folder
 
 __all__ = ["Plan", "file_sha256", "make_plan"]
 
@@ -62,25 +62,26 @@ def make_plan(config: PreprocessConfig) -> Plan:
     handler = handlers.get(config.handler_name)(config.mapped())
     policies.canonical(config.train_on)
     prompt_type = _prompt_type(config)
-    files = find_inputs(config.input)
-    check_columns(handler, files)
-    tokenizer = load_tokenizer(
-        config.tokenizer,
-        prompt_type.adjustment(),
-        use_fast=config.use_fast,
-        trust_remote_code=config.trust_remote_code,
-    )
+    check_folder(config.tokenizer)
+    adjustment = prompt_type.adjustment()
+    with TokenizerLoading(
+        config.tokenizer, adjustment, config.use_fast, config.trust_remote_code
+    ) as loading:
+        files = find_inputs(config.input)
+        check_columns(handler, files)
+        shards = list(_shards(files, config))
+        if not shards:
+            raise InputError(f"--input: {', '.join(config.input)}: no records")
+        hashes = _hash_files(files, config.workers)
+        tokenizer = loading.result()
     _check_tokens(prompt_type, tokenizer.spec)
-    shards = list(_shards(files, config))
-    if not shards:
-        raise InputError(f"--input: {', '.join(config.input)}: no records")
     identity = {
         "version": __version__,
         "settings": config.shaping() | {"handler_name": handlers.canonical(config.handler_name)},
         "columns": handler.columns,
         "inputs": [
             {"path": file.path, "bytes": file.size, "sha256": digest}
-            for file, digest in zip(files, _hash_files(files, config.workers), strict=True)
+            for file, digest in zip(files, hashes, strict=True)
         ],
         "tokenizer": tokenizer.spec.describe(),
         "prompt_type": json.loads(json.dumps(asdict(prompt_type), default=repr)),

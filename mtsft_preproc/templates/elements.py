@@ -102,6 +102,17 @@ class ConstantTable:
                 parts.append(part)
         return tuple(parts)
 
+    def compile_filled(self, elements: Elements, content: str) -> Compiled:
+        """Compile a format with content that is the same in every dialogue: constants alone."""
+        parts = []
+        for part in self.compile(elements):
+            if isinstance(part, Slot):
+                part = self.add_text(part.fill(content, 0))
+            elif isinstance(part, RoundText):
+                part = self.add_text(part.fill(0))
+            parts.append(part)
+        return tuple(parts)
+
     def _compile(self, element: Element) -> int | Slot | RoundText | None:
         spec = self._encoder.spec
         if isinstance(element, Token):

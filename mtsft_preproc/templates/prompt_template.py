@@ -44,6 +44,12 @@ class PromptTemplate:
         self._separator = () if style is Style.NO_SEPARATOR else table.compile(prompt_type.separator)
         self._system = table.compile(prompt_type.system)
         self._system_in_user = style is Style.SYSTEM_IN_USER
+        # The format's own text is the same in every dialogue: encoded once, its control tokens meant.
+        self._default_system = (
+            ()
+            if self._system_in_user or not prompt_type.default_system
+            else table.compile_filled(prompt_type.system, prompt_type.default_system)
+        )
         user = table.compile(prompt_type.user)
         observation = prompt_type.observation
         self._formats: dict[Role, Compiled] = {
@@ -109,25 +115,25 @@ class PromptTemplate:
 
     def _open(self, own_system: str, source: Message, batch: SegmentBatch) -> bool:
         """Append what stands before and with the first message."""
-        system = own_system or self.prompt_type.default_system
-        # A default system text is the format's own: the control tokens that it spells are meant.
         spelled = self._spells(own_system)
         guarded = spelled and self._in_text == "plain"
         self._fill(self._prefix, "", 0, Kind.PREFIX, batch)
-        if not system:
-            return self._message(source, source.content, 0, Kind.CONTEXT, batch)
-        if not self._system_in_user:
-            self._fill(self._system, system, 0, Kind.SYSTEM, batch, guarded)
+        default = self.prompt_type.default_system
+        if not self._system_in_user or not (own_system or default):
+            if own_system:
+                self._fill(self._system, own_system, 0, Kind.SYSTEM, batch, guarded)
+            else:
+                self._fill(self._default_system, "", 0, Kind.SYSTEM, batch)
             return self._message(source, source.content, 0, Kind.CONTEXT, batch) | spelled
         slot = self._system[0]
         assert isinstance(slot, Slot)
         spelled |= self._spells(source.content)
         guarded = spelled and self._in_text == "plain"
         if guarded:
-            marked = own_system or self._special.mark(system)
+            marked = own_system or self._special.mark(default)
             content = slot.fill_marked(marked, 0) + source.content
         else:
-            content = slot.fill(system, 0) + source.content
+            content = slot.fill(own_system or default, 0) + source.content
         self._fill(self._formats[source.role], content, 0, Kind.CONTEXT, batch, guarded)
         return spelled
 

@@ -1,7 +1,8 @@
 """Tokenizer folders -> encoders: batches of text in, one flat array of ids out."""
 
+from mtsft_preproc.tokenization.child import TokenizerLoading
 from mtsft_preproc.tokenization.encoders import Encoder, FlatIds, open_encoder
-from mtsft_preproc.tokenization.load import load_tokenizer
+from mtsft_preproc.tokenization.load import check_folder, load_tokenizer
 from mtsft_preproc.tokenization.spec import AddedToken, Adjustment, ResolvedTokenizer, TokenizerSpec
 from mtsft_preproc.tokenization.special_text import SpecialText
 
@@ -12,7 +13,9 @@ __all__ = [
     "FlatIds",
     "ResolvedTokenizer",
     "SpecialText",
+    "TokenizerLoading",
     "TokenizerSpec",
+    "check_folder",
     "load_tokenizer",
     "open_encoder",
 ]

@@ -19,7 +19,7 @@ from mtsft_preproc.tokenization.spec import (
     content_hash,
 )
 
-__all__ = ["load_tokenizer"]
+__all__ = ["check_folder", "load_tokenizer", "open_transformers"]
 
 _FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json", "vocab.txt")
 _DEFAULT_EOS = "<|endoftext|>"
@@ -51,8 +51,21 @@ def load_tokenizer(
     Raises:
         TokenizerError: The folder is missing, or holds no tokenizer that can be loaded.
     """
+    check_folder(path)
     folder = Path(path)
     adjustment = adjustment or Adjustment()
+    if is_sentencepiece_only(folder):
+        return load_sentencepiece(folder, path, adjustment)
+    return _load_transformers(path, adjustment, use_fast, trust_remote_code)
+
+
+def check_folder(path: str) -> None:
+    """Refuse what can't be a tokenizer folder, without loading anything.
+
+    Raises:
+        TokenizerError: It can't be.
+    """
+    folder = Path(path)
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise TokenizerError(
@@ -63,9 +76,6 @@ def load_tokenizer(
         raise TokenizerError(
             f"--tokenizer-name-or-path: {path} holds no tokenizer: expected one of {', '.join(_FILES)}"
         )
-    if is_sentencepiece_only(folder):
-        return load_sentencepiece(folder, path, adjustment)
-    return _load_transformers(path, adjustment, use_fast, trust_remote_code)
 
 
 def _load_transformers(

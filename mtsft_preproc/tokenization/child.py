@@ -1,0 +1,99 @@
+"""Loads a tokenizer in a process of its own.
+
+transformers takes a second to import (several where torch is installed) and some 400 MB that are never
+given back. A child process takes both: it works while the driver looks at the inputs, and ends.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from mtsft_preproc.errors import MtsftError, TokenizerError
+from mtsft_preproc.tokenization.load import load_tokenizer
+from mtsft_preproc.tokenization.spec import Adjustment, ResolvedTokenizer
+
+__all__ = ["TokenizerLoading"]
+
+
+class TokenizerLoading:
+    """A tokenizer that is being loaded; a context manager that leaves no process behind.
+
+    Args:
+        path: As for :func:`~mtsft_preproc.tokenization.load.load_tokenizer`, as are the others.
+        adjustment: What the chat format changes.
+        use_fast: Whether to take the Rust tokenizer.
+        trust_remote_code: Whether the folder's own Python code may run.
+    """
+
+    def __init__(self, path: str, adjustment: Adjustment, use_fast: bool, trust_remote_code: bool) -> None:
+        self._path = path
+        home = str(Path(__file__).parents[2])
+        search = os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH")])])
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "mtsft_preproc.tokenization.child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": search},
+        )
+        assert self._process.stdin is not None
+        pickle.dump((path, adjustment, use_fast, trust_remote_code), self._process.stdin)
+        self._process.stdin.flush()
+
+    def result(self) -> ResolvedTokenizer:
+        """Wait for the tokenizer.
+
+        Raises:
+            TokenizerError: It can't be loaded.
+        """
+        out, err = self._process.communicate()
+        if self._process.returncode:
+            lines = err.decode("utf-8", "replace").strip().splitlines() or ["no message"]
+            raise TokenizerError(
+                f"--tokenizer-name-or-path: {self._path}: loading it ended with code "
+                f"{self._process.returncode}: {lines[-1]}"
+            )
+        found: ResolvedTokenizer | MtsftError = pickle.loads(out)
+        if isinstance(found, MtsftError):
+            raise found
+        return found
+
+    def __enter__(self) -> TokenizerLoading:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if stream is not None and not stream.closed:
+                stream.close()
+        self._process.wait()
+
+
+def _main() -> None:
+    path, adjustment, use_fast, trust_remote_code = pickle.load(sys.stdin.buffer)
+    # A tokenizer's own code may print; what goes to the driver is the result alone.
+    channel = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    found: Any
+    try:
+        found = load_tokenizer(path, adjustment, use_fast=use_fast, trust_remote_code=trust_remote_code)
+    except MtsftError as error:
+        found = error
+    with channel:
+        pickle.dump(found, channel)
+
+
+if __name__ == "__main__":
+    _main()
