@@ -113,7 +113,7 @@ class PreprocessConfig:
     def __post_init__(self) -> None:
         if not self.input:
             raise SettingsError("--input: nothing given; expected a file, a folder or a glob")
-        if not Path(self.output_prefix).name:
+        if self.output_prefix.endswith("/") or Path(self.output_prefix).name in ("", ".."):
             raise SettingsError(
                 f"--output-prefix: {self.output_prefix!r} ends in no name; expected FOLDER/NAME"
             )

@@ -22,6 +22,7 @@ from mtsft_preproc.readers import InputFile, Shard
 
 __all__ = ["Totals", "write_ledger"]
 
+_GROUP_ROWS = 1 << 16
 _SCHEMA = pa.schema(
     [
         pa.field("item", pa.int64(), nullable=False),
@@ -97,17 +98,39 @@ def write_ledger(
             folder / names[1], _SCHEMA, compression="zstd", write_page_checksum=True
         ) as sources,
     ):
+        groups = _RowGroups(sources)
         for shard, part in work:
             columns, rejections = part.tail()
             first_row = totals.by_file.get(shard.file, [0])[0]
-            table = _samples(totals.samples, first_row, shard.file, columns, paths)
-            if len(table):
-                sources.write_table(table)
+            groups.add(_samples(totals.samples, first_row, shard.file, columns, paths))
             for entry in rejections:
                 rejected.write(_line(entry, files[shard.file].path, first_row))
             totals.add(shard, part, columns)
             lengths.append(columns["lengths"])
+        groups.flush()
     return totals, np.concatenate(lengths)
+
+
+class _RowGroups:
+    """Writes row groups of one size, whatever the size of the shards: the bytes must not tell."""
+
+    def __init__(self, writer: pq.ParquetWriter) -> None:
+        self._writer = writer
+        self._waiting: list[pa.Table] = []
+
+    def add(self, table: pa.Table) -> None:
+        self._waiting.append(table)
+        if sum(map(len, self._waiting)) >= _GROUP_ROWS:
+            joined = pa.concat_tables(self._waiting)
+            whole = len(joined) - len(joined) % _GROUP_ROWS
+            for start in range(0, whole, _GROUP_ROWS):
+                self._writer.write_table(joined.slice(start, _GROUP_ROWS).combine_chunks())
+            self._waiting = [joined.slice(whole)]
+
+    def flush(self) -> None:
+        joined = pa.concat_tables(self._waiting) if self._waiting else None
+        if joined is not None and len(joined):
+            self._writer.write_table(joined.combine_chunks())
 
 
 def _samples(

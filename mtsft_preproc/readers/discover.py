@@ -90,7 +90,7 @@ def _known(path: Path) -> InputFile:
         kind = _by_content(head, kind)
     if kind is None:
         raise InputError(
-            f"--input: {path}: unknown file format, starts with {head[:16]!r} ({_supported()})"
+            f"--input: {path}: neither a list of records nor one record a line; starts with {head[:16]!r} ({_supported()})"
         )
     if compression and kind != "jsonl":
         raise InputError(
@@ -119,6 +119,8 @@ def _by_content(head: bytes, kind: str | None) -> str | None:
     text = head.removeprefix(_BOM).lstrip()
     if text.startswith(b"["):
         return "json"
+    if text.split(b"\n", 1)[0].strip() == b"{":
+        return None  # one object over many lines: settings, not records
     if text.startswith(b"{") or kind is not None:
         # One object a line, whatever the ending says; what is no object is rejected line by line.
         return "jsonl"

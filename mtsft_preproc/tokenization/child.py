@@ -86,6 +86,9 @@ def _main() -> None:
     # A tokenizer's own code may print; what goes to the driver is the result alone.
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    if not trust_remote_code:
+        # transformers imports torch where it finds it: seconds, for which a tokenizer has no use.
+        sys.modules["torch"] = None  # type: ignore[assignment]
     found: Any
     try:
         found = load_tokenizer(path, adjustment, use_fast=use_fast, trust_remote_code=trust_remote_code)

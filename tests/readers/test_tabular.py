@@ -1,0 +1,220 @@
+"""Parquet and Arrow files against pyarrow's own reading of the whole table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from reading import WHOLE, outcomes, read_all, read_shard, shards_of, source_of
+
+from mtsft_preproc.errors import InputError
+from mtsft_preproc.readers import parquet, readers
+
+ROWS: list[dict[str, Any]] = [
+    {
+        "instruction": f"q{number} é😀\u2028",
+        "output": None if number == 4 else "a" * number,
+        "history": [None, [], [["q", "a"]], [["", None], ["漢", "\n"]], [["x"]]][number % 5],
+        "score": number / 2,
+    }
+    for number in range(10)
+]
+SCHEMA = pa.schema(
+    [
+        ("instruction", pa.string()),
+        ("output", pa.string()),
+        ("history", pa.list_(pa.list_(pa.string()))),
+        ("score", pa.float64()),
+    ]
+)
+TABLE = pa.Table.from_pylist(ROWS, SCHEMA)
+#: Text that holds a byte which is no UTF-8 in its second row; Arrow itself doesn't look.
+SPOILT = pa.array([b"good", b"b\xffd", "läst".encode()], pa.binary()).view(pa.string())
+
+
+@pytest.fixture
+def parquet_file(tmp_path: Path) -> Path:
+    path = tmp_path / "in.parquet"
+    pq.write_table(TABLE, path, row_group_size=3)
+    return path
+
+
+def write_arrow(path: Path, table: pa.Table, form: str, rows: int = 3) -> Path:
+    opened = pa.ipc.new_file if form == "file" else pa.ipc.new_stream
+    with pa.OSFile(str(path), "wb") as sink, opened(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=rows)
+    return path
+
+
+FORMS = pytest.mark.parametrize("form", ["file", "stream"])
+
+
+@pytest.mark.parametrize("rows", [1, 2, 512])
+@pytest.mark.parametrize("shard_bytes", [1, 200, 500, 1000, WHOLE])
+def test_parquet_rows_are_what_pyarrow_reads(
+    parquet_file: Path, monkeypatch: pytest.MonkeyPatch, rows: int, shard_bytes: int
+) -> None:
+    monkeypatch.setattr(parquet, "_ROWS", rows)
+    found = outcomes(read_all(source_of(parquet_file, "parquet"), shard_bytes))
+    assert found == ROWS == pq.read_table(parquet_file).to_pylist()
+
+
+def test_small_row_groups_are_joined_and_none_is_cut(parquet_file: Path) -> None:
+    metadata = pq.ParquetFile(parquet_file).metadata
+    sizes = [metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups)]
+
+    def borders(shard_bytes: int) -> list[tuple[int, int]]:
+        source = source_of(parquet_file, "parquet")
+        return [(shard.start, shard.end) for shard in shards_of(source, shard_bytes)]
+
+    assert borders(1) == [(0, 1), (1, 2), (2, 3), (3, 4)]
+    assert borders(sizes[0] + 1) == [(0, 2), (2, 4)]
+    assert borders(sum(sizes[:3])) == [(0, 3), (3, 4)]
+    assert borders(WHOLE) == [(0, 4)]
+
+
+def test_each_parquet_shard_counts_its_own_rows(parquet_file: Path) -> None:
+    shards = shards_of(source_of(parquet_file, "parquet"), 1)
+    assert [outcomes(read_shard(shard)) for shard in shards] == [ROWS[:3], ROWS[3:6], ROWS[6:9], ROWS[9:]]
+    assert [readers.get("parquet").count(shard, 10**9) for shard in shards] == [3, 3, 3, 1]
+    assert [readers.get("parquet").count(shard, 2) for shard in shards] == [2, 2, 2, 1]
+    assert outcomes(read_shard(replace(shards[1], max_records=2))) == ROWS[3:5]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "file", "stream"])
+def test_only_the_named_columns_are_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "in"
+    if kind == "parquet":
+        pq.write_table(TABLE, path)
+    else:
+        write_arrow(path, TABLE, kind)
+    source = source_of(path, "parquet" if kind == "parquet" else "arrow")
+    found = outcomes(read_all(source, columns=["history", "absent", "output"]))
+    assert found == [{"output": row["output"], "history": row["history"]} for row in ROWS]
+    assert readers.get(source.kind).columns(source) == ["instruction", "output", "history", "score"]
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())], ids=str
+)
+def test_other_arrow_types_of_text_are_text(tmp_path: Path, kind: pa.DataType) -> None:
+    words = ["é", None, "", "é"]
+    array = pa.array(words, pa.string())
+    table = pa.table(
+        {"output": array.dictionary_encode() if pa.types.is_dictionary(kind) else array.cast(kind)}
+    )
+    path = write_arrow(tmp_path / "in.arrow", table, "file")
+    assert [row["output"] for row in outcomes(read_all(source_of(path, "arrow")))] == words
+
+
+def test_a_history_of_structs_becomes_objects(tmp_path: Path) -> None:
+    history = [[{"prompt": "q", "response": "a"}], None]
+    path = tmp_path / "in.parquet"
+    pq.write_table(pa.table({"history": history}), path)
+    assert outcomes(read_all(source_of(path, "parquet"))) == [{"history": entry} for entry in history]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "file", "stream"])
+def test_a_table_without_rows_holds_no_records(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "in"
+    if kind == "parquet":
+        pq.write_table(TABLE.slice(0, 0), path)
+    else:
+        write_arrow(path, TABLE.slice(0, 0), kind)
+    assert read_all(source_of(path, "parquet" if kind == "parquet" else "arrow")) == []
+
+
+@pytest.mark.parametrize("kind", ["parquet", "file", "stream"])
+def test_a_row_that_is_no_utf8_is_rejected_and_the_others_are_kept(tmp_path: Path, kind: str) -> None:
+    table, path = pa.table({"output": SPOILT, "number": [1, 2, 3]}), tmp_path / "in"
+    if kind == "parquet":
+        pq.write_table(table, path)
+    else:
+        write_arrow(path, table, kind)
+    entries = read_all(source_of(path, "parquet" if kind == "parquet" else "arrow"))
+    assert outcomes(entries) == [
+        {"output": "good", "number": 1},
+        "invalid-utf8",
+        {"output": "läst", "number": 3},
+    ]
+
+
+@pytest.mark.parametrize("kept", [0, 3, 4, 100, 0.5, 0.99, -1])
+def test_a_truncated_parquet_file_is_refused_by_name(parquet_file: Path, kept: float) -> None:
+    raw = parquet_file.read_bytes()
+    parquet_file.write_bytes(raw[: int(len(raw) * kept)] if isinstance(kept, float) else raw[:kept])
+    with pytest.raises(InputError, match=r"in\.parquet: "):
+        read_all(source_of(parquet_file, "parquet"))
+    with pytest.raises(InputError, match=r"in\.parquet: "):
+        readers.get("parquet").columns(source_of(parquet_file, "parquet"))
+
+
+@pytest.mark.parametrize("compression", ["none", "snappy", "zstd"])
+def test_a_flipped_byte_in_a_page_with_a_checksum_is_noticed(tmp_path: Path, compression: str) -> None:
+    path = tmp_path / "in.parquet"
+    table = pa.table({"output": [f"text number {number:04}" for number in range(100)]})
+    pq.write_table(
+        table,
+        path,
+        row_group_size=50,
+        compression=compression,
+        use_dictionary=False,
+        write_statistics=False,
+        write_page_checksum=True,
+    )
+    raw = bytearray(path.read_bytes())
+    assert outcomes(read_all(source_of(path, "parquet"), 1)) == table.to_pylist()
+    at = pq.ParquetFile(path).metadata.row_group(1).column(0).data_page_offset
+    size = pq.ParquetFile(path).metadata.row_group(1).column(0).total_compressed_size
+    raw[at + size - 2] ^= 1  # of the last value of the second row group
+    path.write_bytes(raw)
+    first, second = shards_of(source_of(path, "parquet"), 1)
+    assert outcomes(read_shard(first)) == table.slice(0, 50).to_pylist()
+    with pytest.raises(InputError, match=r"in\.parquet: damaged in row groups 1 to 1"):
+        read_shard(second)
+
+
+@FORMS
+@pytest.mark.parametrize("shard_bytes", [1, 300, 700, WHOLE])
+def test_arrow_rows_are_what_was_written(tmp_path: Path, form: str, shard_bytes: int) -> None:
+    path = write_arrow(tmp_path / "in.arrow", TABLE, form)
+    shards = shards_of(source_of(path, "arrow"), shard_bytes)
+    parts = [outcomes(read_shard(shard)) for shard in shards]
+    assert [row for part in parts for row in part] == ROWS
+    if form == "stream" or shard_bytes == WHOLE:
+        assert len(parts) == 1
+    elif shard_bytes == 1:
+        assert parts == [ROWS[:3], ROWS[3:6], ROWS[6:9], ROWS[9:]]
+
+
+@FORMS
+def test_a_long_record_batch_is_read_in_slices_that_count_on(tmp_path: Path, form: str) -> None:
+    rows = [{"output": str(number)} for number in range(1300)]
+    path = write_arrow(tmp_path / "in.arrow", pa.Table.from_pylist(rows), form, rows=1300)
+    (shard,) = shards_of(source_of(path, "arrow"))
+    assert outcomes(read_shard(shard)) == rows
+    assert readers.get("arrow").count(shard, 10**9) == 1300
+    assert outcomes(read_shard(replace(shard, max_records=700))) == rows[:700]
+
+
+@FORMS
+@pytest.mark.parametrize("kept", [0, 5, 100, 0.5, 0.9])
+def test_a_truncated_arrow_file_is_refused_by_name(tmp_path: Path, form: str, kept: float) -> None:
+    path = write_arrow(tmp_path / "in.arrow", TABLE, form)
+    raw = path.read_bytes()
+    path.write_bytes(raw[: int(len(raw) * kept)] if isinstance(kept, float) else raw[:kept])
+    with pytest.raises(InputError, match=r"in\.arrow: "):
+        read_all(source_of(path, "arrow"))
+
+
+@FORMS
+def test_a_compressed_arrow_file_is_read(tmp_path: Path, form: str) -> None:
+    path, opened = tmp_path / "in.arrow", pa.ipc.new_file if form == "file" else pa.ipc.new_stream
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.OSFile(str(path), "wb") as sink, opened(sink, SCHEMA, options=options) as writer:
+        writer.write_table(TABLE)
+    assert outcomes(read_all(source_of(path, "arrow"))) == ROWS
