@@ -25,5 +25,5 @@ fi
     --map-keys '{"history":"histories","system":"system"}' \
     --overwrite
 
-# A pipe has no colour; a terminal, and CI logs, do.
+# In colour on a terminal; FORCE_COLOR=1 for a pipe.
 "${VENV}/bin/mtsft" show "${OUTPUT}/alpaca" --item 0

@@ -54,6 +54,8 @@ def finish_commit(paths: OutputPaths) -> bool:
         if staged.exists():  # else it was renamed before the interruption
             os.replace(staged, paths.folder / name)
     sync_folder(paths.folder)
+    # The record first: readers refuse an output while it is there.
+    paths.commit.unlink()
     shutil.rmtree(paths.work)
     sync_folder(paths.folder)
     return True

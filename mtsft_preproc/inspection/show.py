@@ -15,7 +15,7 @@ from rich.text import Text
 from mtsft_preproc.errors import DatasetError, TokenizerError
 from mtsft_preproc.indexed import IndexedDataset, dataset_prefix
 from mtsft_preproc.layout import OutputPaths
-from mtsft_preproc.tokenization import Adjustment, Encoder, load_tokenizer, open_encoder
+from mtsft_preproc.tokenization import Adjustment, Encoder, TokenizerLoading, open_encoder
 
 __all__ = ["show_item"]
 
@@ -57,16 +57,21 @@ def show_item(prefix: str, index: int, console: Console | None = None) -> None:
     legend = Text("legend: ")
     legend.append("trained", _TRAINED).append("  ").append("not trained", _IGNORED).append("  ")
     legend.append("control token, trained", _TRAINED_CONTROL).append("  ")
-    legend.append("control token", _IGNORED_CONTROL)
+    legend.append("control token", _IGNORED_CONTROL).append("  ")
+    legend.append("its label is the end of the turn before", _TAUGHT)
     console.print(legend)
     console.print(_render(encoder, item, item_labels, ignored))
 
 
 def _encoder(described: dict[str, Any]) -> Encoder:
     adjustment = described["adjustment"]
-    resolved = load_tokenizer(
-        described["path"], Adjustment(adjustment["eos"], tuple(adjustment["special"]))
-    )
+    with TokenizerLoading(
+        described["path"],
+        Adjustment(adjustment["eos"], tuple(adjustment["special"])),
+        described["use_fast"],
+        described["trust_remote_code"],
+    ) as loading:
+        resolved = loading.result()
     if resolved.spec.sha256 != described["sha256"]:
         raise TokenizerError(
             f"{described['path']}: not the tokenizer that the dataset was made with (sha256 "
@@ -94,8 +99,7 @@ def _render(encoder: Encoder, ids: Sequence[int], labels: Sequence[int], ignored
         if look in (_TRAINED, _IGNORED):
             text.append(encoder.decode(run), look)
         elif look == _TAUGHT:
-            text.append(f"{encoder.decode(run)}", look)
-            text.append("(label: end of turn)", "magenta")
+            text.append(encoder.decode(run), look)
         else:
             text.append("".join(names[token] for token in run), look)
     return text

@@ -102,6 +102,7 @@ def _load_transformers(
         added=added,
         new_tokens=tuple(new_tokens),
         adjustment=adjustment,
+        use_fast=use_fast,
         trust_remote_code=trust_remote_code,
     )
     return ResolvedTokenizer(spec, payload, "tokenizer.json")

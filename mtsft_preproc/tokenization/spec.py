@@ -63,7 +63,8 @@ class TokenizerSpec:
         added: Tokens that are matched as text.
         new_tokens: Tokens that the adjustment added to the vocabulary.
         adjustment: What the chat format changed.
-        trust_remote_code: Whether the folder's own Python code may run (Python tokenizers alone).
+        use_fast: Whether the Rust tokenizer was asked for.
+        trust_remote_code: Whether the folder's own Python code may run.
     """
 
     backend: str
@@ -78,6 +79,7 @@ class TokenizerSpec:
     added: tuple[AddedToken, ...]
     new_tokens: tuple[str, ...] = ()
     adjustment: Adjustment = Adjustment()
+    use_fast: bool = True
     trust_remote_code: bool = False
 
     def id_of(self, text: str) -> int:
@@ -104,6 +106,8 @@ class TokenizerSpec:
             "eos_id": self.eos_id,
             "pad_id": self.pad_id,
             "new_tokens": list(self.new_tokens),
+            "use_fast": self.use_fast,
+            "trust_remote_code": self.trust_remote_code,
             "adjustment": {"eos": self.adjustment.eos, "special": list(self.adjustment.special)},
         }
 

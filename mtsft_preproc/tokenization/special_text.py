@@ -38,30 +38,34 @@ class SpecialText:
         self._starts = tuple({text[:2] for text in self._tokens} | {_LEFT})
 
     def find(self, text: str, allowed: Iterable[str] = ()) -> str | None:
-        """Return the first special token that ``text`` spells and may not, or None."""
+        """Return the first special token that ``text`` spells and may not, or None.
+
+        Raises:
+            RecordError: ``special-token``: the text holds a mark, which would be taken for ours.
+        """
         if not any(start in text for start in self._starts):
             return None
+        found = None
         for match in self._regex.finditer(text):
-            if match.group() not in allowed:
-                return match.group()
-        return None
+            if match.group() not in self._tokens:
+                raise RecordError(
+                    "special-token",
+                    "",
+                    "text without the noncharacters U+FDD0 and U+FDD1 around a number",
+                    ascii(match.group()),
+                )
+            if found is None and match.group() not in allowed:
+                found = match.group()
+        return found
 
     def mark(self, text: str, only: Iterable[str] | None = None) -> str:
         """Return ``text`` with its special tokens (all, or those in ``only``) written as marks.
 
-        Raises:
-            RecordError: The text holds a mark already.
+        Of the format's own text, or of text that went through :meth:`find`: it holds no mark yet.
         """
 
         def replace(match: re.Match[str]) -> str:
-            token = self._tokens.get(match.group())
-            if token is None:
-                raise RecordError(
-                    "special-token",
-                    "",
-                    "text without the noncharacters U+FDD0 and U+FDD1",
-                    match.group(),
-                )
+            token = self._tokens[match.group()]
             return mark_of(token.id) if only is None or token.text in only else match.group()
 
         return self._regex.sub(replace, text)

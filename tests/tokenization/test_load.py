@@ -11,8 +11,10 @@ import pytest
 from transformers import AutoTokenizer
 
 from mtsft_preproc.errors import TokenizerError
+from mtsft_preproc.templates import prompt_types
 from mtsft_preproc.tokenization import (
     Adjustment,
+    SpecialText,
     TokenizerLoading,
     load_tokenizer,
     open_encoder,
@@ -23,6 +25,8 @@ REAL = [
     "chatglm3", "glm4", "gpt-oss", "gpt2", "deepseek-llm", "deepseek-coder", "phi3", "falcon", "starcoder",
     "olmo2-dolma2", "olmo-neox", "minimind",
 ]  # fmt: skip
+#: Prompt types whose elements hold control tokens of one family or another.
+CHECKED = ["chatml", "llama2", "mistral", "gemma", "deepseek3", "cpm", "baichuan2"]
 TEXTS = [
     "Hello, world!",
     " 你好，世界 👩‍👩‍👧\n\n\tdef f(x):\n    return x",
@@ -109,3 +113,20 @@ def test_a_python_tokenizer_works_through_transformers(tmp_path: Path) -> None:
     assert encoder.encode(["hello worlds", ""]).ids.tolist() == [5, 6, 7]
     assert encoder.encode(["hello[SEP]"]).ids.tolist() == [5, 3]
     assert pickle.loads(pickle.dumps(resolved.spec)) == resolved.spec
+
+
+@pytest.mark.parametrize("name", [*REAL, "chinese-alpaca-2"])
+def test_marks_stand_for_just_the_tokens(shared: Path, tmp_path: Path, name: str) -> None:
+    """A string with its control tokens written as marks has the ids that it has without."""
+    opened = {}
+    for prompt_type in map(prompt_types.get, CHECKED):
+        adjustment = prompt_type.adjustment()
+        if adjustment not in opened:
+            resolved = load_tokenizer(str(shared / "tokenizers" / name), adjustment)
+            opened[adjustment] = open_encoder(resolved.save(tmp_path))
+        encoder = opened[adjustment]
+        special = SpecialText(encoder.spec)
+        for element in (*prompt_type.user, *prompt_type.system, *prompt_type.separator):
+            for content in ("", "x", " 你好\n", "\n\n", "a b") if isinstance(element, str) else ():
+                text = str(element).replace("{{content}}", content)
+                assert encoder.encode_marked(special.mark(text)) == encoder.encode([text]).ids.tolist()
