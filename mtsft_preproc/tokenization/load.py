@@ -94,7 +94,8 @@ def _load_transformers(
         source=path,
         file=path,
         sha256=content_hash(payload) if payload is not None else _folder_hash(Path(path)),
-        vocab_size=len(tokenizer),
+        # Ids may have holes; the embedding needs a row for the highest.
+        vocab_size=max(len(tokenizer), 1 + max(tokenizer.get_vocab().values())),
         bos_id=tokenizer.bos_token_id,
         eos_id=tokenizer.eos_token_id,
         pad_id=tokenizer.pad_token_id,

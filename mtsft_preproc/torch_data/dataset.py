@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -48,6 +48,10 @@ class SFTDataset(Dataset[Sample]):
         self._open()
 
     def _open(self) -> None:
+        if not self.prefix.name:
+            raise DatasetError(
+                f"{str(self.prefix)!r} ends in no name; expected an output prefix, FOLDER/NAME"
+            )
         work = self.prefix.with_name(self.prefix.name + ".mtsft-work") / "commit.json"
         if work.exists():
             raise DatasetError(
@@ -69,15 +73,16 @@ class SFTDataset(Dataset[Sample]):
             return None
         try:
             manifest: dict[str, Any] = json.loads(path.read_text("utf-8"))
-            sizes = {name: int(entry["bytes"]) for name, entry in manifest["files"].items()}
+            sizes = {path.with_name(name): int(entry["bytes"]) for name, entry in manifest["files"].items()}
+            int(manifest["pad_id"]), int(manifest["ignore_index"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DatasetError(f"{path}: not a manifest: {error!r}") from None
-        for name, size in sizes.items():
-            if not name.endswith((".bin", ".idx")):
+        for file, size in sizes.items():
+            if file.suffix not in (".bin", ".idx"):
                 continue
-            file = path.with_name(name)
-            actual = file.stat().st_size if file.exists() else None
-            if actual != size:
+            if not file.exists():
+                raise DatasetError(f"{file}: no such file, but {path.name} names it")
+            if (actual := file.stat().st_size) != size:
                 raise DatasetError(f"{file}: {actual} bytes, but the manifest says {size}")
         return manifest
 
@@ -106,6 +111,9 @@ class SFTDataset(Dataset[Sample]):
 
     def __len__(self) -> int:
         return len(self._fields["input_ids"])
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[at] for at in range(len(self)))
 
     @overload
     def __getitem__(self, index: int) -> Sample: ...

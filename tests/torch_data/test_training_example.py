@@ -95,7 +95,7 @@ def test_what_is_no_dataset_is_one_line_and_an_exit_code(
         for file in tmp_path.glob("*.idx"):
             file.write_bytes(empty)
             file.with_suffix(".bin").write_bytes(b"")
-        manifest.write_text(json.dumps({"files": {}, "tokenizer": {"vocab_size": 4000}}), "utf-8")
+        manifest.write_text(json.dumps({**json.loads(manifest.read_text("utf-8")), "files": {}}), "utf-8")
     assert example.main(["--prefix", str(tmp_path / "data")]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
