@@ -41,7 +41,7 @@ class EncodedBatch:
         rows: int64, shape (S,): row of the record that each sample came from, inside the shard.
         turns: int32, shape (S,): number of the message that a sample is for, or -1 for whole dialogues.
         rejections: Records that became no sample.
-        notes: How many records were odd in a harmless way, by kind.
+        notes: How many of the samples are odd in a harmless way, by kind.
     """
 
     input_ids: npt.NDArray[np.int32]
@@ -91,7 +91,7 @@ class SampleEncoder:
         segments = SegmentBatch()
         kept: list[Record] = []
         rejections: list[Rejection] = []
-        notes: Counter[str] = Counter()
+        notes: list[list[str]] = []
         for record in records:
             mark = segments.mark()
             try:
@@ -103,13 +103,14 @@ class SampleEncoder:
                 continue
             segments.end_dialogue(self._policy(dialogue.messages))
             kept.append(record)
-            notes.update([*dialogue.notes, *found])
-        batch = self._assemble(segments, kept)
+            notes.append([*dialogue.notes, *found])
+        batch = self._assemble(segments, kept, notes)
         batch.rejections[:0] = rejections
-        batch.notes.update(notes)
         return batch
 
-    def _assemble(self, segments: SegmentBatch, records: list[Record]) -> EncodedBatch:
+    def _assemble(
+        self, segments: SegmentBatch, records: list[Record], notes: list[list[str]]
+    ) -> EncodedBatch:
         flat, failed = self._encode_texts(segments)
         starts, lengths, pool = self._locate(segments, flat)
         ends = np.concatenate([[0], np.cumsum(lengths)])
@@ -124,7 +125,7 @@ class SampleEncoder:
         labels = np.where(mask, ids, np.int32(self._ignore_index))
         self._label_late_stops(labels, mask, message_starts, message_ends, dialogue_ends, trained_messages)
         sample_ends = message_ends[dialogue_ends - 1] if len(dialogue_ends) else message_ends[:0]
-        return self._select(ids, labels, mask, sample_ends, records, failed)
+        return self._select(ids, labels, mask, sample_ends, records, notes, failed)
 
     def _encode_texts(self, segments: SegmentBatch) -> tuple[FlatIds, dict[int, RecordError]]:
         """Encode all texts; return the ids, and the errors of guarded texts by number of the text."""
@@ -208,6 +209,7 @@ class SampleEncoder:
         mask: Bools,
         sample_ends: Ints,
         records: list[Record],
+        notes: list[list[str]],
         failed: dict[int, RecordError],
     ) -> EncodedBatch:
         """Keep the samples that are sound, and say of the others why they are not."""
@@ -241,4 +243,5 @@ class SampleEncoder:
             rows=rows,
             turns=np.full(len(rows), WHOLE, np.int32),
             rejections=rejections,
+            notes=Counter(note for number in np.flatnonzero(keep).tolist() for note in notes[number]),
         )

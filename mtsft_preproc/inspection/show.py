@@ -96,9 +96,7 @@ def _render(encoder: Encoder, ids: Sequence[int], labels: Sequence[int], ignored
     text = Text()
     for look, group in itertools.groupby(range(len(ids)), key=style):
         run = [ids[place] for place in group]
-        if look in (_TRAINED, _IGNORED):
-            text.append(encoder.decode(run), look)
-        elif look == _TAUGHT:
+        if look in (_TRAINED, _IGNORED) or look == _TAUGHT:
             text.append(encoder.decode(run), look)
         else:
             text.append("".join(names[token] for token in run), look)

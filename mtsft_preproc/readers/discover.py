@@ -90,7 +90,8 @@ def _known(path: Path) -> InputFile:
         kind = _by_content(head, kind)
     if kind is None:
         raise InputError(
-            f"--input: {path}: neither a list of records nor one record a line; starts with {head[:16]!r} ({_supported()})"
+            f"--input: {path}: neither a list of records nor one record a line; it starts with "
+            f"{head[:16]!r} ({_supported()})"
         )
     if compression and kind != "jsonl":
         raise InputError(

@@ -114,26 +114,30 @@ class PromptTemplate:
         return ["special-token-in-text"] if spelled else []
 
     def _open(self, own_system: str, source: Message, batch: SegmentBatch) -> bool:
-        """Append what stands before and with the first message."""
-        spelled = self._spells(own_system)
-        guarded = spelled and self._in_text == "plain"
+        """Append what stands before and with the first message; return whether a text spells a token."""
         self._fill(self._prefix, "", 0, Kind.PREFIX, batch)
-        default = self.prompt_type.default_system
-        if not self._system_in_user or not (own_system or default):
-            if own_system:
-                self._fill(self._system, own_system, 0, Kind.SYSTEM, batch, guarded)
-            else:
-                self._fill(self._default_system, "", 0, Kind.SYSTEM, batch)
-            return self._message(source, source.content, 0, Kind.CONTEXT, batch) | spelled
+        if self._system_in_user and (own_system or self.prompt_type.default_system):
+            return self._system_and_source(own_system, source, batch)
+        spelled = self._spells(own_system)
+        if own_system:
+            guarded = spelled and self._in_text == "plain"
+            self._fill(self._system, own_system, 0, Kind.SYSTEM, batch, guarded)
+        else:
+            self._fill(self._default_system, "", 0, Kind.SYSTEM, batch)
+        return self._message(source, source.content, 0, Kind.CONTEXT, batch) | spelled
+
+    def _system_and_source(self, own_system: str, source: Message, batch: SegmentBatch) -> bool:
+        """Append the first message with the system format's text in front of its content."""
         slot = self._system[0]
         assert isinstance(slot, Slot)
-        spelled |= self._spells(source.content)
+        default = self.prompt_type.default_system
+        spelled = self._spells(own_system) | self._spells(source.content)
         guarded = spelled and self._in_text == "plain"
         if guarded:
-            marked = own_system or self._special.mark(default)
-            content = slot.fill_marked(marked, 0) + source.content
+            system = slot.fill_marked(own_system or self._special.mark(default), 0)
         else:
-            content = slot.fill(own_system or default, 0) + source.content
+            system = slot.fill(own_system or default, 0)
+        content = system + source.content
         self._fill(self._formats[source.role], content, 0, Kind.CONTEXT, batch, guarded)
         return spelled
 
