@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from mtsft_preproc.dialogue import Record, Rejection
@@ -34,6 +35,11 @@ _values = st.recursive(
     max_leaves=6,
 )
 json_objects = st.dictionaries(hard_text, _values, max_size=3)
+
+
+def thorough(examples: int) -> settings:
+    """Return settings that don't mind a slow machine."""
+    return settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def source_of(path: Path, kind: str, compression: str | None = None) -> InputFile:

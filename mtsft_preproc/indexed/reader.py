@@ -56,6 +56,9 @@ class IndexedDataset:
         self.document_index: npt.NDArray[np.int64] = self._view(
             index, HEADER_BYTES + 12 * count, "<i8", header.documents
         )
+        borders = self.document_index
+        if not len(borders) or borders[0] != 0 or borders[-1] != count or (np.diff(borders) < 0).any():
+            raise DatasetError(f"{idx}: the document index does not run from 0 to {count}")
         self._check_sizes(idx, data)
         # An empty file can't be mapped.
         self._tokens: npt.NDArray[Any] = (

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtsft_preproc.errors import OutputError
-from mtsft_preproc.indexed.layout import bin_path, idx_path, pack_index
+from mtsft_preproc.indexed.layout import DTYPE_CODES, bin_path, idx_path, pack_index
 
 __all__ = ["IndexedWriter"]
 
@@ -44,6 +44,8 @@ class IndexedWriter:
         self.bin_path = bin_path(prefix)
         self.idx_path = idx_path(prefix)
         self.dtype: np.dtype[Any] = np.dtype(dtype).newbyteorder("<")
+        if self.dtype not in DTYPE_CODES.values():
+            raise ValueError(f"{self.dtype} is no token type of an .idx file")
         self._lengths: list[npt.NDArray[np.int32]] = []
         self._tokens = 0
         self._hash = hashlib.sha256()
@@ -68,7 +70,7 @@ class IndexedWriter:
         """
         if int(lengths.sum(dtype=np.int64)) != len(tokens):
             raise ValueError(f"{len(tokens)} tokens, but lengths that sum to {lengths.sum()}")
-        self.write_raw(tokens.astype(self.dtype, copy=False), lengths)
+        self.write_raw(np.ascontiguousarray(tokens, self.dtype), lengths)
 
     def write_raw(self, raw: Any, lengths: npt.NDArray[np.int32]) -> None:
         """Append a buffer of tokens of the writer's type; ``lengths`` as in :meth:`write`."""

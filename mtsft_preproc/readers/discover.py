@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -38,9 +39,9 @@ def find_inputs(inputs: Iterable[str]) -> list[InputFile]:
         if not files:
             raise InputError(f"--input: {given}: no data files there ({_supported()})")
         found.extend(files)
-    paths = [os.path.realpath(file.path) for file in found]
-    for path in sorted({path for path in paths if paths.count(path) > 1} if len(paths) < 10**5 else ()):
-        logger.warning("%s is named %d times and is read as often", path, paths.count(path))
+    for path, count in Counter(os.path.realpath(file.path) for file in found).items():
+        if count > 1:
+            logger.warning("%s is named %d times and is read as often", path, count)
     return found
 
 
@@ -65,10 +66,11 @@ def _folder(folder: Path) -> Iterator[InputFile]:
     for path in sorted(folder.rglob("*")):
         if any(part.startswith(".") for part in path.relative_to(folder).parts) or path.is_dir():
             continue
-        if _by_suffix(path)[0] is None:
+        file = _identify(path) if _by_suffix(path)[0] else None
+        if file is None:
             skipped.append(str(path.relative_to(folder)))
         else:
-            yield _known(path)
+            yield file
     if skipped:
         logger.warning(
             "%s: passed over %d file(s) that are no data: %s%s",
@@ -77,6 +79,19 @@ def _folder(folder: Path) -> Iterator[InputFile]:
 
 
 def _known(path: Path) -> InputFile:
+    """Return a file that the user named, which must be data."""
+    file = _identify(path)
+    if file is None:
+        head = _head(path, None)[:16]
+        raise InputError(
+            f"--input: {path}: neither a list of records nor one record a line; it starts with {head!r} "
+            f"({_supported()})"
+        )
+    return file
+
+
+def _identify(path: Path) -> InputFile | None:
+    """Return a file with its format, or None where it is no data."""
     kind, compression = _by_suffix(path)
     try:
         size = path.stat().st_size
@@ -89,10 +104,7 @@ def _known(path: Path) -> InputFile:
     if kind in (None, "json", "jsonl"):
         kind = _by_content(head, kind)
     if kind is None:
-        raise InputError(
-            f"--input: {path}: neither a list of records nor one record a line; it starts with "
-            f"{head[:16]!r} ({_supported()})"
-        )
+        return None
     if compression and kind != "jsonl":
         raise InputError(
             f"--input: {path}: a compressed file must hold JSON lines; this one holds {kind}: unpack it"

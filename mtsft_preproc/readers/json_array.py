@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
@@ -12,7 +11,7 @@ from mtsft_preproc.dialogue import Record
 from mtsft_preproc.errors import InputError
 from mtsft_preproc.readers.base import BATCH_BYTES, InputFile, Reader, RecordBatch, Shard
 from mtsft_preproc.readers.json_scan import ArrayScanner
-from mtsft_preproc.readers.parse import parse_record
+from mtsft_preproc.readers.parse import holds_key, parse_record
 
 __all__ = ["JsonArrayReader"]
 
@@ -41,17 +40,21 @@ class JsonArrayReader(Reader):
             while chunk := file.read(_CHUNK):
                 wanted = offset + len(chunk) >= start + shard_bytes
                 borders = scanner.feed(chunk, want_commas=wanted) + offset
-                while (at := int(np.searchsorted(borders, start + shard_bytes))) < len(borders):
+                closing = int(borders[-1]) if scanner.closed and len(borders) else -1
+                while True:
+                    at = int(np.searchsorted(borders, start + shard_bytes))
+                    if at == len(borders):
+                        if closing < start:
+                            break
+                        at -= 1  # what is left of the array makes a shard, however small
                     end = int(borders[at])
-                    yield start, end
+                    if start > first or end != closing or not _blank(file, start, end):
+                        yield start, end
                     start = end + 1
+                if closing >= 0 and chunk[closing - offset] != ord("]"):
+                    raise InputError(f"{source.path}: malformed JSON: expected ']' at byte {closing}")
                 if scanner.depth < 0:
                     break
-                if scanner.closed and len(borders):
-                    closing = int(borders[-1])
-                    if start <= closing and not (start == first and _blank(file, start, closing)):
-                        yield start, closing
-                    start = closing + 1
                 offset += len(chunk)
         _check_end(source, scanner, start, offset)
 
@@ -71,11 +74,7 @@ class JsonArrayReader(Reader):
             yield batch
 
     def may_hold(self, source: InputFile, column: str) -> bool:
-        with (
-            open(source.path, "rb") as file,
-            mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as data,
-        ):
-            return data.find(b'"' + column.encode() + b'"') >= 0
+        return holds_key(source.path, column)
 
     def count(self, shard: Shard, limit: int) -> int:
         total = 0
@@ -89,23 +88,23 @@ class JsonArrayReader(Reader):
 def _elements(shard: Shard) -> Iterator[tuple[int, bytes]]:
     """Yield (byte offset, bytes) of the elements of a shard, which starts and ends at a border."""
     scanner = ArrayScanner(depth=1)
-    offset, rest = shard.start, b""
+    offset = at = shard.start
+    pieces: list[bytes] = []  # of an element that goes on over chunks; joined once, as it may be huge
     with open(shard.source.path, "rb") as file:
         file.seek(shard.start)
-        at = shard.start
         while at < shard.end:
             chunk = file.read(min(BATCH_BYTES, shard.end - at))
             if not chunk:
                 raise InputError(f"{shard.source.path}: became shorter while it was read")
             done = 0
             for border in scanner.feed(chunk).tolist():
-                element = rest + chunk[done:border] if rest else chunk[done:border]
+                element = b"".join([*pieces, chunk[done:border]])
                 yield offset, element
                 offset += len(element) + 1
-                done, rest = border + 1, b""
-            rest += chunk[done:]
+                done, pieces = border + 1, []
+            pieces.append(chunk[done:])
             at += len(chunk)
-    yield offset, rest
+    yield offset, b"".join(pieces)
 
 
 def _skip_bom(head: bytes) -> int:
@@ -136,8 +135,9 @@ def _blank(file: BinaryIO, start: int, end: int) -> bool:
     """Return whether there is only white space from ``start`` to ``end``: an array of no elements."""
     here = file.tell()
     file.seek(start)
-    # Looking at the first bytes is enough but where a file is padded with white space on purpose.
-    blank = not file.read(min(end - start, _CHUNK)).strip(_SPACE)
+    blank = True
+    while blank and (left := end - file.tell()):
+        blank = not file.read(min(left, _CHUNK)).strip(_SPACE)
     file.seek(here)
     return blank
 

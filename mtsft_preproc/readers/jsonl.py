@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ import pyarrow as pa
 from mtsft_preproc.dialogue import Record
 from mtsft_preproc.errors import InputError
 from mtsft_preproc.readers.base import BATCH_BYTES, InputFile, Reader, RecordBatch, Shard
-from mtsft_preproc.readers.parse import parse_record
+from mtsft_preproc.readers.parse import holds_key, parse_record
 
 __all__ = ["JsonLinesReader"]
 
@@ -62,7 +61,8 @@ class JsonLinesReader(Reader):
             yield batch
 
     def may_hold(self, source: InputFile, column: str) -> bool:
-        return _holds_key(source, column)
+        # Of a compressed file only reading the whole could tell: the records will.
+        return bool(source.compression) or holds_key(source.path, column)
 
     def count(self, shard: Shard, limit: int) -> int:
         total = 0
@@ -71,13 +71,6 @@ class JsonLinesReader(Reader):
             if total == limit:
                 break
         return total
-
-
-def _holds_key(source: InputFile, column: str) -> bool:
-    if source.compression or source.size == 0:
-        return True  # Can't be told without reading the whole; the records will tell.
-    with open(source.path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as data:
-        return data.find(b'"' + column.encode() + b'"') >= 0
 
 
 def _lines(shard: Shard) -> Iterator[tuple[int, bytes]]:
@@ -100,6 +93,8 @@ def _lines(shard: Shard) -> Iterator[tuple[int, bytes]]:
                 offset += len(line) + 1
             if lines[-1]:
                 pieces.append(lines[-1])
+    if left:
+        raise InputError(f"{source.path}: became shorter while it was read")
     if pieces:
         yield offset, _without_bom(b"".join(pieces), offset)
 

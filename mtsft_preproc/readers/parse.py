@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import mmap
+import os
 from typing import Any
 
 import orjson
@@ -10,7 +12,7 @@ import orjson
 from mtsft_preproc.dialogue import Record, Rejection, shorten
 from mtsft_preproc.errors import RecordError
 
-__all__ = ["parse_record"]
+__all__ = ["holds_key", "parse_record"]
 
 
 def parse_record(raw: bytes, row: int, byte_offset: int) -> Record | Rejection:
@@ -56,3 +58,12 @@ def _second_opinion(raw: bytes) -> Any:
         got = shorten(error.object[max(0, error.start - 20) : error.end + 20])
         raise RecordError("lone-surrogate", "", "text that UTF-8 can encode", got) from None
     return value
+
+
+def holds_key(path: str, key: str) -> bool:
+    """Return whether the text of ``key`` stands anywhere in a file, written as JSON usually writes it."""
+    if os.path.getsize(path) == 0:  # which can't be mapped
+        return False
+    written = [json.dumps(key, ensure_ascii=ascii_only).encode() for ascii_only in (False, True)]
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as data:
+        return any(data.find(form) >= 0 for form in written)

@@ -44,6 +44,10 @@ WRONG = [
     (["--input", "examples/*.parquett"], ["'examples/*.parquett'"]),
     (
         ["--input", str(ROOT / "examples" / "tokenizer")],
+        ["examples/tokenizer: no data files there", ".parquet"],
+    ),
+    (
+        ["--input", str(ROOT / "examples" / "tokenizer" / "tokenizer.json")],
         ["tokenizer.json", "neither a list of records nor one record a line"],
     ),
     (["--train-on", "asistant"], ["'asistant'", "did you mean 'assistant'?"]),

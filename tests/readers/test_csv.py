@@ -10,9 +10,9 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from reading import BOM, outcomes, read_all, read_shard, shards_of, source_of
+from reading import BOM, outcomes, read_all, read_shard, shards_of, source_of, thorough
 
 from mtsft_preproc.errors import InputError
 from mtsft_preproc.readers import csv as csv_reader
@@ -39,21 +39,21 @@ cells = st.text(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@thorough(200)
 @given(
     rows=st.lists(st.lists(cells, min_size=3, max_size=3), max_size=6),
     bom=st.booleans(),
     tabs=st.booleans(),
-    line_end=st.sampled_from(["\n", "\r\n"]),
-    quoting=st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]),
+    # Where lines end with a bare LF, Python 3.11's writer leaves CR unquoted unless told to quote all.
+    style=st.sampled_from([("\n", csv.QUOTE_ALL), ("\r\n", csv.QUOTE_ALL), ("\r\n", csv.QUOTE_MINIMAL)]),
     block=st.integers(1, 60),
 )
 def test_every_text_survives_in_a_table(
-    scratch: Path, rows: list[list[str]], bom: bool, tabs: bool, line_end: str, quoting: Any, block: int
+    scratch: Path, rows: list[list[str]], bom: bool, tabs: bool, style: tuple[str, Any], block: int
 ) -> None:
     path = scratch.with_suffix(".tsv" if tabs else ".csv")
     table = io.StringIO(newline="")
-    writer = csv.writer(table, delimiter="\t" if tabs else ",", lineterminator=line_end, quoting=quoting)
+    writer = csv.writer(table, delimiter="\t" if tabs else ",", lineterminator=style[0], quoting=style[1])
     writer.writerows([HEADER, *rows])
     path.write_bytes(BOM * bom + table.getvalue().encode())
     with mock.patch.object(csv_reader, "BATCH_BYTES", block):

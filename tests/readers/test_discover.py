@@ -200,7 +200,15 @@ def test_a_folder_without_data_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_format_is_refused(tmp_path: Path, raw: bytes) -> None:
     path = tmp_path / "thing.xyz"
     path.write_bytes(raw)
-    with pytest.raises(InputError, match=r"thing\.xyz: unknown file format"):
+    with pytest.raises(InputError, match=r"thing\.xyz: .*starts with b.*\(supported: "):
+        find_inputs([str(path)])
+
+
+@pytest.mark.parametrize("name", ["in.json", "in.jsonl", "noending"])
+def test_one_object_over_many_lines_is_no_data(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text(json.dumps({"name": {"file_name": "a.json"}}, indent=2), "utf-8")
+    with pytest.raises(InputError, match=rf"{name}: .*starts with b'\{{"):
         find_inputs([str(path)])
 
 

@@ -12,9 +12,9 @@ from unittest import mock
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from reading import BOM, json_objects, outcomes, read_all, read_shard, shards_of, source_of
+from reading import BOM, json_objects, outcomes, read_all, read_shard, shards_of, source_of, thorough
 
 from mtsft_preproc.dialogue import Record
 from mtsft_preproc.errors import InputError
@@ -58,7 +58,7 @@ def dumped(record: Any, ensure_ascii: bool) -> bytes:
     return json.dumps(record, ensure_ascii=ensure_ascii).encode()
 
 
-#: The bytes of a line without its end, and what becomes of it: a record, the reason of a rejection, or None.
+#: The bytes of a line without its end, and what becomes of it: a record, a reason of rejection, or None.
 lines = st.one_of(
     st.builds(lambda record, flag: (dumped(record, flag), record), json_objects, st.booleans()),
     st.sampled_from([(space, None) for space in (b"", b" ", b"\t ", b"\r", b"\x0c")]),
@@ -67,7 +67,7 @@ lines = st.one_of(
 ends = st.sampled_from([b"\n", b"\r\n", b" \n"])
 
 
-@settings(max_examples=250, deadline=None)
+@thorough(250)
 @given(content=st.lists(st.tuples(lines, ends), max_size=7), last=lines, bom=st.booleans(), data=st.data())
 def test_lines_cut_anywhere_are_what_json_loads_gives(
     scratch: Path,
@@ -101,8 +101,9 @@ def test_lines_cut_anywhere_are_what_json_loads_gives(
 
 
 PIECES = [
-    b'{"a":1}', b"{}", b"\n", b"\n", b"\r", b'"', b"\\ud800", b"\\ud83d\\ude00", b"\\", b"\xff", b"\xc3\xa9",
-    b"NaN", b"1e400", b"-", b'{"a":', b'{"', b'":', b"}", b"[", b"]", b",", b" ", b"0", b"1", b"\x00", BOM,
+    b'{"a":1}', b"{}", b"\n", b"\n", b"\r", b'"', b"\\ud800", b"\\ud83d\\ude00", b"\\", b"\xff",
+    b"\xc3\xa9", b"NaN", b"1e400", b"-", b'{"a":', b'{"', b'":', b"}", b"[", b"]", b",", b" ",
+    b"0", b"1", b"\x00", BOM,
 ]  # fmt: skip
 
 
@@ -119,7 +120,7 @@ def verdict(line: bytes) -> str:
     return repr(value) if isinstance(value, dict) else "not-an-object"
 
 
-@settings(max_examples=400, deadline=None)
+@thorough(400)
 @given(pieces=st.lists(st.sampled_from(PIECES), max_size=9), shard_bytes=st.integers(1, 20))
 def test_a_line_is_accepted_where_json_accepts_it_and_utf8_can_hold_it(
     scratch: Path, pieces: list[bytes], shard_bytes: int
@@ -152,6 +153,26 @@ def test_the_least_shard_holds_one_line(tmp_path: Path, line_end: bytes, last_en
     path.write_bytes(raw)
     shards = shards_of(source_of(path, "jsonl"), 1)
     assert [outcomes(read_shard(shard)) for shard in shards] == [[{"a": 1}], [{"a": 22}], [{"a": 333}]]
+
+
+@pytest.mark.parametrize(
+    ("shard_bytes", "borders"),
+    [
+        (8, [(0, 9), (9, 18), (18, 27)]),
+        (9, [(0, 9), (9, 18), (18, 27)]),
+        (10, [(0, 18), (18, 27)]),
+        (26, [(0, 27)]),
+        (27, [(0, 27)]),
+        (99, [(0, 27)]),
+    ],
+)
+def test_a_shard_ends_with_the_line_that_fills_it(
+    tmp_path: Path, shard_bytes: int, borders: list[tuple[int, int]]
+) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b'{"a": 1}\n' * 3)
+    shards = shards_of(source_of(path, "jsonl"), shard_bytes)
+    assert [(shard.start, shard.end) for shard in shards] == borders
 
 
 @pytest.mark.parametrize("ensure_ascii", [True, False])
@@ -238,8 +259,7 @@ def test_a_flipped_bit_in_a_gzip_file_changes_no_record_in_silence(tmp_path: Pat
         packed[at] ^= 4
         try:
             assert read(tmp_path / "in.packed", bytes(packed), compression="gzip") == RECORDS
-        except InputError as error:
-            assert "in.packed" in str(error)
+        except InputError:
             refused += 1
         packed[at] ^= 4
     assert refused >= len(packed) - 10  # of the header, time and operating system may differ
