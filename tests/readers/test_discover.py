@@ -52,14 +52,14 @@ def zstd(raw: bytes) -> bytes:
         ("in.jsonl", ARRAY, "json", None),
         ("in.ndjson", BOM + LINES, "jsonl", None),
         ("in.JSONL", LINES, "jsonl", None),
-        ("in.jsonl.gz", gzip.compress(LINES), "jsonl", "gzip"),
-        ("in.json.GZ", gzip.compress(LINES), "jsonl", "gzip"),
+        ("in.jsonl.gz", gzip.compress(LINES, mtime=0), "jsonl", "gzip"),
+        ("in.json.GZ", gzip.compress(LINES, mtime=0), "jsonl", "gzip"),
         ("in.jsonl.zst", zstd(LINES), "jsonl", "zstd"),
         ("in.jsonl.zstd", zstd(LINES), "jsonl", "zstd"),
-        ("in.gz", gzip.compress(LINES), "jsonl", "gzip"),
+        ("in.gz", gzip.compress(LINES, mtime=0), "jsonl", "gzip"),
         ("noending", LINES, "jsonl", None),
         ("noending", ARRAY, "json", None),
-        ("noending", gzip.compress(LINES), "jsonl", "gzip"),
+        ("noending", gzip.compress(LINES, mtime=0), "jsonl", "gzip"),
         ("noending", zstd(LINES), "jsonl", "zstd"),
         ("noending", as_parquet(), "parquet", None),
         ("noending", ipc("file"), "arrow", None),
@@ -99,7 +99,7 @@ def folder(tmp_path: Path) -> Path:
         "c/z.parquet": as_parquet(),
         "c/a.csv": CSV,
         "d.arrow": ipc("stream"),
-        "e.jsonl.gz": gzip.compress(LINES),
+        "e.jsonl.gz": gzip.compress(LINES, mtime=0),
         "README.md": b"{}",
         "c/LICENSE": b"text",
         ".hidden.jsonl": LINES,
@@ -196,7 +196,9 @@ def test_a_folder_without_data_is_refused(tmp_path: Path) -> None:
         find_inputs([str(tmp_path)])
 
 
-@pytest.mark.parametrize("raw", [b"", b"plain words", b"\x89PNG\r\n", gzip.compress(b"plain words")])
+@pytest.mark.parametrize(
+    "raw", [b"", b"plain words", b"\x89PNG\r\n", gzip.compress(b"plain words", mtime=0)]
+)
 def test_an_unknown_format_is_refused(tmp_path: Path, raw: bytes) -> None:
     path = tmp_path / "thing.xyz"
     path.write_bytes(raw)
@@ -215,8 +217,8 @@ def test_one_object_over_many_lines_is_no_data(tmp_path: Path, name: str) -> Non
 @pytest.mark.parametrize(
     ("name", "raw", "held"),
     [
-        ("in.json.gz", gzip.compress(ARRAY), "json"),
-        ("in.csv.gz", gzip.compress(CSV), "csv"),
+        ("in.json.gz", gzip.compress(ARRAY, mtime=0), "json"),
+        ("in.csv.gz", gzip.compress(CSV, mtime=0), "csv"),
         ("in.parquet.zst", zstd(as_parquet()), "parquet"),
     ],
 )
