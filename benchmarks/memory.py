@@ -49,7 +49,7 @@ def peak(process: int) -> tuple[str, float]:
         status = Path(f"/proc/{process}/status").read_text()
     except OSError:
         return "", 0.0
-    marks = {"tokenization.child": "tokenizer loader", "spawn_main": "worker", "resource_tracker": ""}
+    marks = {"run_child": "tokenizer loader", "spawn_main": "worker", "resource_tracker": ""}
     what = next((name for mark, name in marks.items() if mark in arguments), "driver")
     line = next((line for line in status.splitlines() if line.startswith("VmHWM")), "VmHWM: 0 kB")
     return what, int(line.split()[1]) / 1000

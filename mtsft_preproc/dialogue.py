@@ -36,7 +36,10 @@ def shorten(value: object, limit: int = 120) -> str:
     """
     # A huge value is cut before repr, which would otherwise build a string several times its size.
     head = value[:limit] if isinstance(value, str | bytes | list) else value
-    text = repr(head)
+    try:
+        text = repr(head)
+    except RecursionError:
+        text = "nested too deeply to show"
     if len(text) > limit:
         text = text[: limit - 3] + "..."
     return text if isinstance(value, str) else f"{text} ({type(value).__name__})"

@@ -6,7 +6,15 @@ from pathlib import Path
 
 from mtsft_preproc.indexed import SFT_FIELDS, bin_path, dataset_prefix, idx_path
 
-__all__ = ["OutputPaths"]
+__all__ = ["OutputPaths", "is_ours"]
+
+_SIDECARS = (".manifest.json", ".rejected.jsonl", ".sources.parquet")
+_SCRATCH = (".mtsft-work", ".mtsft-done", ".mtsft-lock")
+
+
+def is_ours(name: str) -> bool:
+    """Return whether a file or folder of that name belongs to an output, and is no input."""
+    return name.endswith((*_SIDECARS, *_SCRATCH))
 
 
 class OutputPaths:
@@ -24,6 +32,8 @@ class OutputPaths:
         self.sources = self._beside(".sources.parquet")
         #: Parts and staged files of a run that is not finished.
         self.work = self._beside(".mtsft-work")
+        #: What is left of it behind a publication.
+        self.done = self._beside(".mtsft-done")
         self.parts = self.work / "parts"
         self.staging = self.work / "staging"
         self.plan = self.work / "plan.json"

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mtsft_preproc.errors import DatasetError
 from mtsft_preproc.parts import PartReader
 from mtsft_preproc.readers import InputFile, Shard
 
@@ -87,7 +88,7 @@ def write_ledger(
         The totals, and the lengths of all samples, int32 (S,).
 
     Raises:
-        DatasetError: A part is damaged.
+        DatasetError: A part is damaged, or the counts don't add up.
     """
     totals = Totals()
     lengths: list[npt.NDArray[np.int32]] = [np.zeros(0, np.int32)]
@@ -108,6 +109,11 @@ def write_ledger(
             totals.add(shard, part, columns)
             lengths.append(columns["lengths"])
         groups.flush()
+    if totals.read != totals.kept + totals.rejected.total():
+        raise DatasetError(
+            f"the ledger does not add up: {totals.read} records read, {totals.kept} kept, "
+            f"{totals.rejected.total()} rejected; nothing was published"
+        )
     return totals, np.concatenate(lengths)
 
 

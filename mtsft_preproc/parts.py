@@ -199,6 +199,17 @@ class PartReader:
         footer: dict[str, Any] = json.loads(raw)
         return footer
 
+    def check(self) -> None:
+        """Read everything.
+
+        Raises:
+            DatasetError: Something is not what was written.
+        """
+        self.tail()
+        for name in FIELDS:
+            for _ in self.tokens(name):
+                pass
+
     def tail(self) -> tuple[dict[str, npt.NDArray[Any]], list[dict[str, Any]]]:
         """Return the columns by name (``lengths``, ``trained``, ``rows``, ``turns``) and the rejections.
 

@@ -15,18 +15,18 @@ from typing import Any
 from mtsft_preproc.config import PreprocessConfig
 from mtsft_preproc.dialogue import Rejection
 from mtsft_preproc.engines import Engine, engines
-from mtsft_preproc.errors import OutputError, RejectedDataError
+from mtsft_preproc.errors import InputError, OutputError, RejectedDataError, WorkerError
 from mtsft_preproc.indexed import SFT_FIELDS
 from mtsft_preproc.layout import OutputPaths
 from mtsft_preproc.ledger import write_ledger
 from mtsft_preproc.lock import OutputLock
 from mtsft_preproc.manifest import build_manifest
 from mtsft_preproc.merge import merge_parts
-from mtsft_preproc.parts import PartReader, PartSummary
+from mtsft_preproc.parts import PartSummary
 from mtsft_preproc.plan import Plan, file_sha256, make_plan
 from mtsft_preproc.progress import Progress
 from mtsft_preproc.publish import commit, finish_commit, write_synced
-from mtsft_preproc.readers import Shard
+from mtsft_preproc.readers import InputFile, Shard
 from mtsft_preproc.tasks import EncodeShard
 
 __all__ = ["RunResult", "preprocess"]
@@ -66,18 +66,19 @@ def preprocess(config: PreprocessConfig) -> RunResult:
     started = time.monotonic()
     paths = OutputPaths(config.prefix)
     engine = _engine(config)
-    _refuse_finished(paths, config.overwrite)
+    finished = _finish_interrupted(paths)
+    if finished is None:
+        _refuse_finished(paths, config.overwrite)
     plan = make_plan(config)
+    if finished is not None and finished["fingerprint"] == plan.fingerprint:
+        return RunResult(paths.prefix, finished, time.monotonic() - started)
     _make_folder(paths.folder)
     with OutputLock(paths.prefix):
-        if finish_commit(paths):
-            logger.warning("%s: finished the publication of an interrupted run", paths.prefix)
-            manifest = json.loads(paths.manifest.read_text("utf-8"))
-            if manifest["fingerprint"] == plan.fingerprint:
-                return RunResult(paths.prefix, manifest, time.monotonic() - started)
-            _refuse_finished(paths, config.overwrite)
+        # Again, now that nobody else can: another run may have published while this one planned.
+        _refuse_finished(paths, config.overwrite)
         task = _open_work(plan, paths)
         reused = _encode(plan, task, engine)
+        _refuse_changed(plan.files)
         manifest = _publish(plan, task, paths)
     return RunResult(paths.prefix, manifest, time.monotonic() - started, reused)
 
@@ -89,10 +90,35 @@ def _engine(config: PreprocessConfig) -> Engine:
     return engines.get(name)(config.workers)
 
 
+def _finish_interrupted(paths: OutputPaths) -> dict[str, Any] | None:
+    """Finish a publication that was decided and interrupted; return its manifest, or None.
+
+    Before anything else: it needs neither the inputs nor the settings that it was made with.
+    """
+    shutil.rmtree(paths.done, ignore_errors=True)
+    if not paths.commit.exists():
+        return None
+    with OutputLock(paths.prefix):
+        finish_commit(paths)
+    logger.warning("%s: finished the publication of an interrupted run", paths.prefix)
+    manifest: dict[str, Any] = json.loads(paths.manifest.read_text("utf-8"))
+    return manifest
+
+
+def _refuse_changed(files: list[InputFile]) -> None:
+    """Refuse to publish what was read from files that changed since they were looked at."""
+    for file in files:
+        try:
+            status = os.stat(file.path)
+            same = (status.st_size, status.st_mtime_ns) == (file.size, file.modified)
+        except OSError:
+            same = False
+        if not same:
+            raise InputError(f"{file.path}: changed or vanished while it was read; run the command again")
+
+
 def _refuse_finished(paths: OutputPaths, overwrite: bool) -> None:
-    if paths.commit.exists() or overwrite:
-        return
-    existing = paths.existing()
+    existing = [] if overwrite else paths.existing()
     if existing:
         raise OutputError(
             f"--output-prefix: {existing[0]} exists already; expected a new prefix, or --overwrite to "
@@ -162,6 +188,10 @@ def _encode(plan: Plan, task: EncodeShard, engine: Engine) -> int:
     finally:
         progress.close()
     watch.finish()
+    if watch.taken != len(plan.shards):
+        raise WorkerError(f"the engine ran {watch.taken} of {len(plan.shards)} shards: a bug")
+    if watch.read == 0:
+        raise InputError(f"--input: {', '.join(plan.config.input)}: no records")
     return len(plan.shards) - len(todo)
 
 
@@ -175,28 +205,30 @@ class _Watch:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._seen: dict[int, PartSummary] = {}
-        self._next = 0
-        self._read = 0
+        #: Parts looked at, in their order.
+        self.taken = 0
+        #: Records in them.
+        self.read = 0
         self._rejected: Counter[str] = Counter()
         self._examples: list[str] = []
         self._file_rows: Counter[int] = Counter()
 
     def add(self, shard: Shard, summary: PartSummary) -> None:
         self._seen[shard.index] = summary
-        while (part := self._seen.pop(self._next, None)) is not None:
-            self._take(self._plan.shards[self._next], part)
-            self._next += 1
+        while (part := self._seen.pop(self.taken, None)) is not None:
+            self._take(self._plan.shards[self.taken], part)
+            self.taken += 1
 
     def _take(self, shard: Shard, summary: PartSummary) -> None:
         for rejection in summary.first_rejections[: 3 - len(self._examples)]:
             self._examples.append(self._describe(shard, rejection))
         self._file_rows[shard.file] += summary.records
-        self._read += summary.records
+        self.read += summary.records
         self._rejected.update(summary.rejected)
         config = self._plan.config
         if self._rejected and config.on_error == "fail":
             raise RejectedDataError(f"--on-error fail: {self._examples[0]}")
-        if self._read >= _EARLY or isinstance(config.max_rejected, int):
+        if self.read >= _EARLY or isinstance(config.max_rejected, int):
             self.finish()
 
     def _describe(self, shard: Shard, rejection: Rejection) -> str:
@@ -211,11 +243,11 @@ class _Watch:
         """Raise if the records so far were rejected too often."""
         limit = self._plan.config.max_rejected
         rejected = self._rejected.total()
-        allowed = limit if isinstance(limit, int) else limit * self._read
+        allowed = limit if isinstance(limit, int) else limit * self.read
         if rejected > allowed:
             reasons = ", ".join(f"{reason} {count}" for reason, count in self._rejected.most_common())
             raise RejectedDataError(
-                f"{rejected} of {self._read} records were rejected ({reasons}), more than "
+                f"{rejected} of {self.read} records were rejected ({reasons}), more than "
                 f"--max-rejected {limit} allows; nothing was published. First: " + "; ".join(self._examples)
             )
 
@@ -225,7 +257,7 @@ def _publish(plan: Plan, task: EncodeShard, paths: OutputPaths) -> dict[str, Any
     shutil.rmtree(paths.staging, ignore_errors=True)
     paths.staging.mkdir()
     parts = [task.path(shard) for shard in plan.shards]
-    work = ((shard, PartReader(path)) for shard, path in zip(plan.shards, parts, strict=True))
+    work = ((shard, task.open(shard)) for shard in plan.shards)
     sidecars = (paths.rejected.name, paths.sources.name)
     totals, lengths = write_ledger(work, plan.files, paths.staging, sidecars)
     prefixes = {field: paths.staging / paths.dataset(field).name for field in SFT_FIELDS}

@@ -13,7 +13,7 @@ from typing import Any
 from mtsft_preproc._version import __version__
 from mtsft_preproc.config import PreprocessConfig
 from mtsft_preproc.errors import InputError, SettingsError
-from mtsft_preproc.handlers import Handler, check_columns, handlers
+from mtsft_preproc.handlers import Handler, check_columns, handlers, make_handler
 from mtsft_preproc.masking import policies
 from mtsft_preproc.readers import InputFile, Shard, find_inputs, readers
 from mtsft_preproc.registry import nearest
@@ -59,7 +59,7 @@ def make_plan(config: PreprocessConfig) -> Plan:
     Raises:
         MtsftError: Something is wrong; the message says what would be right.
     """
-    handler = handlers.get(config.handler_name)(config.mapped())
+    handler = make_handler(config)
     policies.canonical(config.train_on)
     prompt_type = _prompt_type(config)
     check_folder(config.tokenizer)
@@ -105,10 +105,9 @@ def _check_tokens(prompt_type: PromptType, spec: TokenizerSpec) -> None:
     Raises:
         TemplateError: It does.
     """
-    for elements in (prompt_type.prefix, prompt_type.system, prompt_type.user):
-        for element in elements:
-            if isinstance(element, Token):
-                spec.id_of(element.text)
+    for element in prompt_type.elements():
+        if isinstance(element, Token):
+            spec.id_of(element.text)
 
 
 def _shards(files: list[InputFile], config: PreprocessConfig) -> Iterable[Shard]:

@@ -54,8 +54,9 @@ def finish_commit(paths: OutputPaths) -> bool:
         if staged.exists():  # else it was renamed before the interruption
             os.replace(staged, paths.folder / name)
     sync_folder(paths.folder)
-    # The record first: readers refuse an output while it is there.
-    paths.commit.unlink()
-    shutil.rmtree(paths.work)
+    # At once, and the record with it: readers refuse an output while it is there.
+    shutil.rmtree(paths.done, ignore_errors=True)
+    os.replace(paths.work, paths.done)
     sync_folder(paths.folder)
+    shutil.rmtree(paths.done)
     return True

@@ -10,7 +10,7 @@ from typing import Any
 from mtsft_preproc.config import PreprocessConfig
 from mtsft_preproc.encoding import SampleEncoder
 from mtsft_preproc.errors import DatasetError
-from mtsft_preproc.handlers import handlers
+from mtsft_preproc.handlers import make_handler
 from mtsft_preproc.masking import policies
 from mtsft_preproc.parts import PartReader, PartSummary, PartWriter
 from mtsft_preproc.readers import Shard, readers
@@ -49,16 +49,27 @@ class EncodeShard:
             "shard": [shard.index, shard.file, shard.start, shard.end, shard.max_records],
         }
 
+    def open(self, shard: Shard) -> PartReader:
+        """Open the part of ``shard``.
+
+        Raises:
+            DatasetError: It is missing, damaged, or another run's.
+        """
+        part = PartReader(self.path(shard))
+        if part.identity != self.identity(shard):
+            raise DatasetError(f"{part.path}: not the work of shard {shard.index} of this run")
+        return part
+
     def finished(self, shard: Shard) -> PartSummary | None:
-        """Return the summary of the part of ``shard`` if it is there, whole and this run's."""
-        path = self.path(shard)
-        if not path.exists():
+        """Return the summary of the part of ``shard`` if it is there, this run's, and whole."""
+        if not self.path(shard).exists():
             return None
         try:
-            part = PartReader(path)
+            part = self.open(shard)
+            part.check()
         except DatasetError:
             return None
-        return part.summary if part.identity == self.identity(shard) else None
+        return part.summary
 
     def __call__(self, shard: Shard) -> PartSummary:
         """Encode ``shard``.
@@ -68,7 +79,7 @@ class EncodeShard:
         """
         encoder = _sample_encoder(self)
         reader = readers.get(shard.source.kind)
-        columns = list(handlers.get(self.config.handler_name)(self.config.mapped()).columns.values())
+        columns = list(make_handler(self.config).columns.values())
         with PartWriter(self.path(shard), self.identity(shard)) as writer:
             for batch in reader.read(shard, columns):
                 encoded = encoder.encode(batch.records)
@@ -90,7 +101,7 @@ def _sample_encoder(task: EncodeShard) -> SampleEncoder:
         config.append_eod,
     )
     return SampleEncoder(
-        handlers.get(config.handler_name)(config.mapped()),
+        make_handler(config),
         template,
         policies.get(config.train_on),
         encoder,

@@ -11,9 +11,10 @@ PACKAGE = Path(__file__).parents[1] / "mtsft_preproc"
 
 #: From the bottom up; a module may import from its own room and from those above it in this list.
 ROOMS = [
-    "_version", "errors", "registry", "dialogue", "config", "readers", "handlers", "tokenization",
-    "templates", "masking", "truncation", "encoding", "indexed", "parts", "plan", "tasks", "engines",
-    "layout", "lock", "ledger", "merge", "manifest", "publish", "progress", "pipeline", "inspection",
+    "_version", "errors", "registry", "dialogue", "config", "indexed", "layout", "readers",
+    "handlers", "tokenization",
+    "templates", "masking", "truncation", "encoding", "parts", "plan", "tasks", "engines",
+    "lock", "ledger", "merge", "manifest", "publish", "progress", "pipeline", "inspection",
     "torch_data", "cli",
 ]  # fmt: skip
 #: Rooms that may import only these.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -14,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mtsft_preproc import pipeline
+from mtsft_preproc import pipeline, publish
 from mtsft_preproc.config import PreprocessConfig
-from mtsft_preproc.errors import OutputError, RejectedDataError
+from mtsft_preproc.engines import engines
+from mtsft_preproc.errors import DatasetError, InputError, OutputError, RejectedDataError, WorkerError
 from mtsft_preproc.indexed import IndexedDataset
 from mtsft_preproc.layout import OutputPaths
 from mtsft_preproc.pipeline import preprocess
@@ -211,6 +214,111 @@ class Stopped(BaseException):
     """Stands for a death at a certain point."""
 
 
+def test_an_output_that_appears_while_a_run_plans_is_not_replaced(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config([GOOD])
+    plan = pipeline.make_plan
+
+    def meanwhile(settings: PreprocessConfig) -> Any:
+        monkeypatch.undo()
+        preprocess(settings)
+        return plan(settings)
+
+    monkeypatch.setattr(pipeline, "make_plan", meanwhile)
+    with pytest.raises(OutputError, match="exists already"):
+        preprocess(config)
+
+
+def test_an_input_that_changes_while_it_is_read_is_noticed(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config([GOOD, GOOD])
+    opened = pipeline._open_work
+
+    def change(*arguments: Any) -> Any:
+        Path(config.input[0]).write_text(json.dumps({**GOOD, "output": "other"}) + "\n")
+        return opened(*arguments)
+
+    monkeypatch.setattr(pipeline, "_open_work", change)
+    with pytest.raises(InputError, match=r"in\.jsonl: (changed|became shorter)"):
+        preprocess(config)
+    assert "data.manifest.json" not in published(config)
+
+
+def test_an_engine_that_leaves_a_shard_out_is_found_out(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lazy(self: Any, task: Any, items: Any) -> Any:
+        return ((item, task(item)) for item in items[1:])
+
+    monkeypatch.setattr(engines.get("serial"), "run", lazy)
+    with pytest.raises(WorkerError, match="ran 0 of"):
+        preprocess(make_config(rows(20), shard_bytes=500))
+
+
+def test_the_part_of_another_shard_is_never_taken(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(rows(40), shard_bytes=800)
+    encode = pipeline._encode
+
+    def swap(plan: Any, task: Any, engine: Any) -> Any:
+        found = encode(plan, task, engine)
+        os.replace(task.path(plan.shards[1]), task.path(plan.shards[2]))
+        task(plan.shards[1])
+        return found
+
+    monkeypatch.setattr(pipeline, "_encode", swap)
+    with pytest.raises(DatasetError, match="not the work of shard 2"):
+        preprocess(config)
+
+
+def test_an_output_beside_its_input_can_be_made_again(make_config: MakeConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "both"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text(json.dumps(GOOD) + "\n")
+    config = make_config(input=(str(folder),), output_prefix=str(folder / "out"), max_rejected=0)
+    first = preprocess(config).manifest
+    again = make_config(
+        input=(str(folder),), output_prefix=str(folder / "out"), max_rejected=0, overwrite=True
+    )
+    assert preprocess(again).manifest == first
+
+
+@pytest.mark.parametrize("name", ["in.jsonl", "in.json", "in.jsonl.gz", "in.csv", "in.parquet"])
+def test_no_records_are_no_dataset(make_config: MakeConfig, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name.endswith(".parquet"):
+        pq.write_table(
+            pa.table({"instruction": pa.array([], "string"), "output": pa.array([], "string")}), path
+        )
+    else:
+        empty = {"in.json": b" [ ] ", "in.jsonl.gz": gzip.compress(b""), "in.csv": b"instruction,output\n"}
+        path.write_bytes(empty.get(name, b""))
+    with pytest.raises(InputError, match="no records"):
+        preprocess(make_config(input=(str(path),)))
+
+
+def test_a_publication_is_finished_without_its_input(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config([GOOD])
+
+    def stop(_: Any) -> None:
+        raise Stopped
+
+    monkeypatch.setattr(publish, "finish_commit", stop)
+    with pytest.raises(Stopped):
+        preprocess(config)
+    monkeypatch.undo()
+    Path(config.input[0]).unlink()
+    with pytest.raises(InputError, match="no such file"):
+        preprocess(config)
+    assert sorted(published(config)) == NAMES
+    assert not OutputPaths(config.prefix).work.exists()
+
+
 @pytest.fixture
 def undisturbed(make_config: MakeConfig, tmp_path: Path) -> dict[str, bytes]:
     config = make_config(
@@ -220,8 +328,9 @@ def undisturbed(make_config: MakeConfig, tmp_path: Path) -> dict[str, bytes]:
     return published(config)
 
 
-#: Renames of a publication: the commit record, six datasets' files, two sidecars, the manifest.
-RENAMES = 10
+#: Renames of a publication: the commit record, six datasets' files, two sidecars, the manifest, and the
+#: work folder out of the way.
+RENAMES = 11
 
 
 @pytest.mark.parametrize(
@@ -262,7 +371,7 @@ def test_stopped_anywhere_the_same_command_ends_with_the_same_bytes(
     with pytest.raises(Stopped):
         preprocess(config)
     monkeypatch.undo()
-    if where == "replace" and at < RENAMES - 1:
+    if where == "replace" and at < RENAMES - 2:
         assert not (config.prefix.parent / "data.manifest.json").exists()
     preprocess(config)
     assert published(config) == undisturbed
@@ -287,8 +396,8 @@ def test_a_publication_has_so_many_renames(
     preprocess(make_config([GOOD]))
     assert len(seen) == RENAMES
     assert seen[0] == "commit.json"
-    assert seen[-1] == "data.manifest.json"
-    assert sorted(seen[1:]) == NAMES
+    assert seen[-2:] == ["data.manifest.json", "data.mtsft-done"]
+    assert sorted(seen[1:-1]) == NAMES
 
 
 def test_changed_settings_do_not_mix_with_old_parts(
@@ -318,9 +427,15 @@ def test_a_damaged_part_is_made_again(make_config: MakeConfig, monkeypatch: pyte
         preprocess(config)
     monkeypatch.undo()
     parts = sorted(OutputPaths(config.prefix).parts.glob("*.part"))
+    assert len(parts) > 5
     parts[1].write_bytes(parts[1].read_bytes()[:-5])
     parts[2].unlink()
-    assert preprocess(config).reused_parts == len(parts) - 2
+    for number, place in ((3, 50), (4, -1500)):  # in the tokens; in the tail, in front of the footer
+        raw = bytearray(parts[number].read_bytes())
+        raw[place] ^= 1
+        parts[number].write_bytes(raw)
+    reused = preprocess(config).reused_parts
+    assert reused == len(parts) - 4
     assert len(items(config, "labels")) == 40
 
 

@@ -5,6 +5,7 @@ To add a command: write one file with ``NAME``, ``HELP``, ``add_arguments`` and 
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import Sequence
@@ -42,6 +43,9 @@ def preprocess_main(argv: Sequence[str] | None = None) -> int:
 
 def _guarded(parser: OneLineParser, argv: Sequence[str] | None) -> int:
     """Run a command so that an error of the user's is one line, and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # an ASCII terminal is no reason to stop
     arguments = parser.parse(argv)
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:

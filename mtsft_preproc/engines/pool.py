@@ -71,8 +71,9 @@ class PoolEngine(Engine):
             while waiting or running:
                 # No more than this many futures exist, however many items there are.
                 while waiting and len(running) < 2 * workers:
-                    entry = waiting.popleft()
+                    entry = waiting[0]  # stays there if the executor turns out to be broken
                     running[executor.submit(_run_task, entry[1])] = entry
+                    waiting.popleft()
                 done, _ = futures.wait(running, return_when=futures.FIRST_COMPLETED)
                 for future in done:
                     result = future.result()

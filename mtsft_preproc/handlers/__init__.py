@@ -4,8 +4,8 @@ To add a format: write one file with a :class:`~mtsft_preproc.handlers.base.Hand
 """
 
 from mtsft_preproc.handlers.alpaca import AlpacaHandler
-from mtsft_preproc.handlers.base import Handler, check_columns, handlers
+from mtsft_preproc.handlers.base import Handler, check_columns, handlers, make_handler
 
 handlers.add("AlpacaStyleInstructionHandler", AlpacaHandler, "alpaca")
 
-__all__ = ["Handler", "check_columns", "handlers"]
+__all__ = ["Handler", "check_columns", "handlers", "make_handler"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import orjson
@@ -35,6 +35,10 @@ class AlpacaHandler(Handler):
         "system": None,
     }
     required = (("prompt", "query"), ("response",))
+    usual: ClassVar[Mapping[str, Sequence[str]]] = {
+        "history": ("history", "histories"),
+        "system": ("system",),
+    }
 
     def dialogue(self, record: Mapping[str, Any]) -> Dialogue:
         columns = self.columns

@@ -7,12 +7,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
+from mtsft_preproc.config import PreprocessConfig
 from mtsft_preproc.dialogue import Dialogue, shorten
 from mtsft_preproc.errors import InputError, RecordError, SettingsError
 from mtsft_preproc.readers import InputFile, Shard, readers
 from mtsft_preproc.registry import Registry, nearest
 
-__all__ = ["Handler", "check_columns", "handlers", "text_field"]
+__all__ = ["Handler", "check_columns", "handlers", "make_handler", "text_field"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ class Handler(ABC):
     keys: ClassVar[Mapping[str, str | None]]
     #: Keys of which the data must have a column (one of each group is enough).
     required: ClassVar[Sequence[Sequence[str]]]
+    #: Names that data often have for a key without a default; one that is not read is worth a warning.
+    usual: ClassVar[Mapping[str, Sequence[str]]] = {}
 
     def __init__(self, map_keys: Mapping[str, str] | None = None) -> None:
         given = dict(map_keys or {})
@@ -51,6 +54,19 @@ class Handler(ABC):
         self.columns: dict[str, str] = {
             key: column for key, column in {**self.keys, **given}.items() if column
         }
+        self._refuse_twins()
+
+    def _refuse_twins(self) -> None:
+        """Refuse one column for two keys: its text would stand in the dialogue twice."""
+        taken: dict[str, str] = {}
+        for key, column in self.columns.items():
+            if column in taken:
+                twin = taken[column] if taken[column] not in self.given else key
+                raise SettingsError(
+                    f"--map-keys: {taken[column]!r} and {key!r} both stand for the column {column!r}; "
+                    f'expected another column for one of them, or none: {{"{twin}": ""}}'
+                )
+            taken[column] = key
 
     @abstractmethod
     def dialogue(self, record: Mapping[str, Any]) -> Dialogue:
@@ -59,6 +75,15 @@ class Handler(ABC):
         Raises:
             RecordError: The record can't be one.
         """
+
+
+def make_handler(config: PreprocessConfig) -> Handler:
+    """Return the handler that the settings name.
+
+    Raises:
+        SettingsError: There is none of that name, or ``--map-keys`` doesn't fit it.
+    """
+    return handlers.get(config.handler_name)(config.mapped())
 
 
 #: All handlers, by the names that ``--handler-name`` takes.
@@ -93,6 +118,9 @@ def check_columns(handler: Handler, files: Iterable[InputFile]) -> None:
         present = _columns_of(file)
         if present is None:
             continue  # A file without records lacks nothing.
+        if len(set(present)) != len(present):
+            twice = sorted({name for name in present if present.count(name) > 1})
+            raise InputError(f"{file.path}: two columns have the name {' and '.join(map(repr, twice))}")
         seen.update(dict.fromkeys(present))
         missing = {
             key: column
@@ -101,7 +129,7 @@ def check_columns(handler: Handler, files: Iterable[InputFile]) -> None:
         }
         for group in handler.required:
             wanted = [handler.columns[key] for key in group if key in handler.columns]
-            if not any(column in present for column in wanted):
+            if not any(column in present or _comes_later(file, column) for column in wanted):
                 raise InputError(
                     f"{file.path}: no column {' or '.join(map(repr, wanted)) or repr(group[0])} "
                     f"(--map-keys {'/'.join(group)}); {_hint(wanted, present)}"
@@ -111,14 +139,18 @@ def check_columns(handler: Handler, files: Iterable[InputFile]) -> None:
             raise SettingsError(
                 f"--map-keys: {key!r}: the data has no column {column!r}; {_hint([column], list(seen))}"
             )
-    unused = [name for name in seen if name in ("history", "histories")]
-    if unused and "history" in handler.keys and "history" not in handler.columns:
-        logger.warning(
-            "the data has a column %r that is not read: only the last round of each dialogue is "
-            'used. To use the earlier rounds, add --map-keys \'{"history":"%s"}\'',
-            unused[0],
-            unused[0],
-        )
+    for key, names in handler.usual.items():
+        unread = [name for name in names if name in seen and name not in handler.columns.values()]
+        if unread and key not in handler.columns:
+            logger.warning(
+                "the data has a column %r, which is not read; to read it: --map-keys '{\"%s\":\"%s\"}'",
+                unread[0], key, unread[0],
+            )  # fmt: skip
+
+
+def _comes_later(file: InputFile, column: str) -> bool:
+    """Return whether a needed column may stand in records behind the first ones."""
+    return file.compression is None and readers.get(file.kind).may_hold(file, column)
 
 
 def _columns_of(file: InputFile) -> list[str] | None:

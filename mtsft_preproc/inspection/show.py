@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from mtsft_preproc.errors import DatasetError, TokenizerError
-from mtsft_preproc.indexed import IndexedDataset, dataset_prefix
-from mtsft_preproc.layout import OutputPaths
+from mtsft_preproc.indexed import open_published
 from mtsft_preproc.tokenization import Adjustment, Encoder, TokenizerLoading, open_encoder
 
 __all__ = ["show_item"]
@@ -38,11 +36,13 @@ def show_item(prefix: str, index: int, console: Console | None = None) -> None:
         TokenizerError: The tokenizer is not the one that the dataset was made with.
     """
     console = console or Console(highlight=False, soft_wrap=True)
-    paths = OutputPaths(Path(prefix))
-    if not paths.manifest.exists():
-        raise DatasetError(f"{paths.manifest}: no such file; expected the prefix of a finished dataset")
-    manifest = json.loads(paths.manifest.read_text("utf-8"))
-    ids, labels = (IndexedDataset(dataset_prefix(prefix, field)) for field in ("input_ids", "labels"))
+    opened = open_published(Path(prefix))
+    manifest = opened.manifest
+    if manifest is None:
+        raise DatasetError(
+            f"{prefix}.manifest.json: no such file; it says which tokenizer to show the ids with"
+        )
+    ids, labels = opened.fields["input_ids"], opened.fields["labels"]
     if not -len(ids) <= index < len(ids):
         raise DatasetError(f"{prefix}: no item {index}; there are {len(ids)}")
     encoder = _encoder(manifest["tokenizer"])

@@ -14,6 +14,7 @@ from mtsft_preproc.readers.tabular import to_record_batches
 __all__ = ["ArrowReader"]
 
 _FILE_MAGIC = b"ARROW1"
+_STREAM_MAGIC = b"\xff\xff\xff\xff"
 
 
 class ArrowReader(Reader):
@@ -21,6 +22,9 @@ class ArrowReader(Reader):
 
     name = "arrow"
     suffixes = (".arrow", ".feather", ".ipc")
+
+    def sniff(self, head: bytes) -> bool:
+        return head.startswith((_FILE_MAGIC, _STREAM_MAGIC))
 
     def cut(self, source: InputFile, shard_bytes: int) -> Iterator[tuple[int, int]]:
         with _open(source) as (reader, is_file):

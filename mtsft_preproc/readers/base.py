@@ -25,12 +25,14 @@ class InputFile:
         kind: Name of the reader for it.
         size: Bytes.
         compression: ``"gzip"``, ``"zstd"`` or None.
+        modified: When it was changed last, in nanoseconds.
     """
 
     path: str
     kind: str
     size: int
     compression: str | None = None
+    modified: int = 0
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,10 @@ class Reader(ABC):
     name: str
     #: File name endings, before a compression suffix, in lower case.
     suffixes: tuple[str, ...]
+
+    def sniff(self, head: bytes) -> bool:
+        """Return whether a file that starts so (BOM and leading space left out) is of this format."""
+        return False
 
     @abstractmethod
     def cut(self, source: InputFile, shard_bytes: int) -> Iterator[tuple[int, int]]:

@@ -42,9 +42,9 @@ class CsvReader(Reader):
             if len(batch):
                 yield batch
 
-    def columns(self, source: InputFile) -> list[str]:
+    def columns(self, source: InputFile) -> list[str] | None:
         with _rows(source) as (header, _):
-            return header
+            return header or None
 
 
 def _record(row: int, header: list[str], values: list[str]) -> Record | Rejection:
@@ -65,7 +65,7 @@ def _rows(source: InputFile) -> Iterator[tuple[list[str], Iterator[list[str]]]]:
     with open(source.path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         rows = csv.reader(file, delimiter=delimiter, strict=True)
         try:
-            header = next(rows, [])
+            header = next((row for row in rows if row), [])
             if len(set(header)) != len(header):
                 raise InputError(f"{source.path}: the header names a column twice: {header}")
             yield header, rows

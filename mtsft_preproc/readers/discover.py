@@ -12,7 +12,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from mtsft_preproc.errors import InputError
+from mtsft_preproc.layout import is_ours
 from mtsft_preproc.readers.base import InputFile, readers
+from mtsft_preproc.readers.parse import is_settings
 
 __all__ = ["find_inputs"]
 
@@ -46,6 +48,8 @@ def find_inputs(inputs: Iterable[str]) -> list[InputFile]:
 
 
 def _expand(given: str) -> Iterator[InputFile]:
+    if not given:
+        raise InputError("--input: an empty path; is a shell variable unset?")
     path = Path(given)
     if path.is_dir():
         yield from _folder(path)
@@ -55,17 +59,28 @@ def _expand(given: str) -> Iterator[InputFile]:
         matches = sorted(glob.glob(given, recursive=True))
         if not matches:
             raise InputError(f"--input: no file matches the pattern {given!r}")
-        for match in map(Path, matches):
-            yield from _folder(match) if match.is_dir() else [_known(match)]
+        yield from _once(
+            file
+            for match in map(Path, matches)
+            for file in (_folder(match) if match.is_dir() else [_known(match)])
+        )
     else:
         raise InputError(f"--input: no such file or folder: {given}{_neighbours(path)}")
 
 
+def _once(files: Iterable[InputFile]) -> Iterator[InputFile]:
+    """Yield each file once: a pattern such as ``**`` matches a folder and what is in it."""
+    seen: set[str] = set()
+    for file in files:
+        real = os.path.realpath(file.path)
+        if real not in seen:
+            seen.add(real)
+            yield file
+
+
 def _folder(folder: Path) -> Iterator[InputFile]:
     skipped = []
-    for path in sorted(folder.rglob("*")):
-        if any(part.startswith(".") for part in path.relative_to(folder).parts) or path.is_dir():
-            continue
+    for path in _below(folder, set()):
         file = _identify(path) if _by_suffix(path)[0] else None
         if file is None:
             skipped.append(str(path.relative_to(folder)))
@@ -76,6 +91,20 @@ def _folder(folder: Path) -> Iterator[InputFile]:
             "%s: passed over %d file(s) that are no data: %s%s",
             folder, len(skipped), ", ".join(skipped[:5]), ", ..." if len(skipped) > 5 else "",
         )  # fmt: skip
+
+
+def _below(folder: Path, above: set[str]) -> Iterator[Path]:
+    """Yield the files below ``folder``, sorted, links followed, but for hidden ones and our own outputs."""
+    real = os.path.realpath(folder)
+    if real in above:
+        return  # a link back up
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or is_ours(path.name):
+            continue
+        if path.is_dir():
+            yield from _below(path, above | {real})
+        else:
+            yield path
 
 
 def _known(path: Path) -> InputFile:
@@ -94,7 +123,11 @@ def _identify(path: Path) -> InputFile | None:
     """Return a file with its format, or None where it is no data."""
     kind, compression = _by_suffix(path)
     try:
-        size = path.stat().st_size
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"--input: {str(path)!a}: its name is not UTF-8; rename it") from None
+    try:
+        status = path.stat()
         head = _head(path, compression)
     except OSError as error:
         raise InputError(f"--input: {path}: {error.strerror or error}") from None
@@ -109,7 +142,7 @@ def _identify(path: Path) -> InputFile | None:
         raise InputError(
             f"--input: {path}: a compressed file must hold JSON lines; this one holds {kind}: unpack it"
         )
-    return InputFile(str(path), kind, size, compression)
+    return InputFile(str(path), kind, status.st_size, compression, status.st_mtime_ns)
 
 
 def _by_suffix(path: Path) -> tuple[str | None, str | None]:
@@ -125,19 +158,13 @@ def _by_suffix(path: Path) -> tuple[str | None, str | None]:
 
 
 def _by_content(head: bytes, kind: str | None) -> str | None:
-    if head.startswith(b"PAR1"):
-        return "parquet"
-    if head.startswith((b"ARROW1", b"\xff\xff\xff\xff")):
-        return "arrow"
+    """Return the format that ``head`` shows; of a file that is ``kind`` by name where it shows none."""
     text = head.removeprefix(_BOM).lstrip()
-    if text.startswith(b"["):
-        return "json"
-    if text.split(b"\n", 1)[0].strip() == b"{":
-        return None  # one object over many lines: settings, not records
-    if text.startswith(b"{") or kind is not None:
-        # One object a line, whatever the ending says; what is no object is rejected line by line.
-        return "jsonl"
-    return None
+    for reader in readers:
+        if reader.sniff(text):
+            return reader.name
+    # What is no object is rejected line by line.
+    return None if kind is None or is_settings(text) else "jsonl"
 
 
 def _head(path: Path, compression: str | None) -> bytes:

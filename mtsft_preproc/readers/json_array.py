@@ -30,6 +30,9 @@ class JsonArrayReader(Reader):
     name = "json"
     suffixes = (".json",)
 
+    def sniff(self, head: bytes) -> bool:
+        return head.startswith(b"[")
+
     def cut(self, source: InputFile, shard_bytes: int) -> Iterator[tuple[int, int]]:
         scanner = ArrayScanner()
         with open(source.path, "rb") as file:

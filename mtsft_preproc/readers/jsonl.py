@@ -10,7 +10,7 @@ import pyarrow as pa
 from mtsft_preproc.dialogue import Record
 from mtsft_preproc.errors import InputError
 from mtsft_preproc.readers.base import BATCH_BYTES, InputFile, Reader, RecordBatch, Shard
-from mtsft_preproc.readers.parse import holds_key, parse_record
+from mtsft_preproc.readers.parse import holds_key, is_settings, parse_record
 
 __all__ = ["JsonLinesReader"]
 
@@ -28,6 +28,9 @@ class JsonLinesReader(Reader):
 
     name = "jsonl"
     suffixes = (".jsonl", ".ndjson")
+
+    def sniff(self, head: bytes) -> bool:
+        return head.startswith(b"{") and not is_settings(head)
 
     def cut(self, source: InputFile, shard_bytes: int) -> Iterator[tuple[int, int]]:
         if source.compression:

@@ -22,6 +22,9 @@ class ParquetReader(Reader):
     name = "parquet"
     suffixes = (".parquet", ".pq")
 
+    def sniff(self, head: bytes) -> bool:
+        return head.startswith(b"PAR1")
+
     def cut(self, source: InputFile, shard_bytes: int) -> Iterator[tuple[int, int]]:
         with _open(source) as file:
             start, size = 0, 0

@@ -12,7 +12,7 @@ import orjson
 from mtsft_preproc.dialogue import Record, Rejection, shorten
 from mtsft_preproc.errors import RecordError
 
-__all__ = ["holds_key", "parse_record"]
+__all__ = ["holds_key", "is_settings", "parse_record"]
 
 
 def parse_record(raw: bytes, row: int, byte_offset: int) -> Record | Rejection:
@@ -67,3 +67,8 @@ def holds_key(path: str, key: str) -> bool:
     written = [json.dumps(key, ensure_ascii=ascii_only).encode() for ascii_only in (False, True)]
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as data:
         return any(data.find(form) >= 0 for form in written)
+
+
+def is_settings(head: bytes) -> bool:
+    """Return whether a JSON file that starts so is one object over many lines: settings, not records."""
+    return head.split(b"\n", 1)[0].strip() == b"{"

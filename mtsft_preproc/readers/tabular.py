@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pyarrow as pa
 
-from mtsft_preproc.dialogue import Record, Rejection
+from mtsft_preproc.dialogue import Record, Rejection, shorten
 from mtsft_preproc.readers.base import RecordBatch
 
 __all__ = ["to_record_batches"]
@@ -18,14 +19,27 @@ def to_record_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[RecordBatch
     for batch in batches:
         out = RecordBatch(size=batch.nbytes)
         try:
-            out.records = [Record(row + at, value) for at, value in enumerate(batch.to_pylist())]
-        except UnicodeDecodeError:
-            # Arrow checks no text: find the rows whose bytes are not UTF-8, and keep the others.
+            out.records = [Record(row + at, value) for at, value in enumerate(_to_python(batch))]
+        except (ValueError, OverflowError, KeyError):  # UnicodeDecodeError is a ValueError
+            # Arrow checks neither text nor dates: find the rows at fault, and keep the others.
             for at in range(batch.num_rows):
-                try:
-                    out.records.append(Record(row + at, batch.slice(at, 1).to_pylist()[0]))
-                except UnicodeDecodeError as error:
-                    got = f"byte {error.object[error.start : error.start + 1]!r}"
-                    out.rejections.append(Rejection(row + at, "invalid-utf8", "", "UTF-8 text", got))
+                _add_row(out, row + at, batch.slice(at, 1))
         row += batch.num_rows
         yield out
+
+
+def _to_python(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    # A map becomes an object, as it is in JSON, not a list of pairs.
+    rows: list[dict[str, Any]] = batch.to_pylist(maps_as_pydicts="strict")
+    return rows
+
+
+def _add_row(out: RecordBatch, row: int, batch: pa.RecordBatch) -> None:
+    try:
+        out.records.append(Record(row, _to_python(batch)[0]))
+    except UnicodeDecodeError as error:
+        got = f"byte {error.object[error.start : error.start + 1]!r}"
+        out.rejections.append(Rejection(row, "invalid-utf8", "", "UTF-8 text", got))
+    except (ValueError, OverflowError, KeyError) as error:
+        expected = "values that Python can hold"
+        out.rejections.append(Rejection(row, "wrong-type", "", expected, shorten(str(error))))

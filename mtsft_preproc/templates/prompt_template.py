@@ -44,6 +44,11 @@ class PromptTemplate:
         self._separator = () if style is Style.NO_SEPARATOR else table.compile(prompt_type.separator)
         self._system = table.compile(prompt_type.system)
         self._system_in_user = style is Style.SYSTEM_IN_USER
+        if self._system_in_user and [type(part) for part in self._system] != [Slot]:
+            raise TemplateError(
+                f"prompt type {prompt_type.name!r}: its system format goes into the user's first "
+                "element, so it must be one string with {{content}}"
+            )
         # The format's own text is the same in every dialogue: encoded once, its control tokens meant.
         self._default_system = (
             ()
@@ -75,11 +80,7 @@ class PromptTemplate:
         #: Ids of the constants, by number.
         self.constants: list[list[int]] = table.ids
         self._bos = frozenset(table.bos)
-        if self._system_in_user and len(self._system) != 1:
-            raise TemplateError(
-                f"prompt type {prompt_type.name!r}: its system format goes into the user's first "
-                f"element, so it must be one string, not {len(self._system)} elements"
-            )
+        self._guard_all = encoder.spec.normalizes_special
 
     def render(self, dialogue: Dialogue, batch: SegmentBatch) -> list[str]:
         """Append the segments of a dialogue to ``batch``, all but ``end_dialogue``.
@@ -120,7 +121,7 @@ class PromptTemplate:
             return self._system_and_source(own_system, source, batch)
         spelled = self._spells(own_system)
         if own_system:
-            guarded = spelled and self._in_text == "plain"
+            guarded = self._guards(spelled)
             self._fill(self._system, own_system, 0, Kind.SYSTEM, batch, guarded)
         else:
             self._fill(self._default_system, "", 0, Kind.SYSTEM, batch)
@@ -132,7 +133,7 @@ class PromptTemplate:
         assert isinstance(slot, Slot)
         default = self.prompt_type.default_system
         spelled = self._spells(own_system) | self._spells(source.content)
-        guarded = spelled and self._in_text == "plain"
+        guarded = self._guards(spelled)
         if guarded:
             system = slot.fill_marked(own_system or self._special.mark(default), 0)
         else:
@@ -147,7 +148,7 @@ class PromptTemplate:
         """Append one message; return whether its text spells a special token."""
         allowed = self._thought_tokens if kind is Kind.GENERATED else frozenset()
         spelled = self._spells(content, allowed)
-        guarded = spelled and self._in_text == "plain"
+        guarded = self._guards(spelled)
         if guarded and allowed:
             content = self._special.mark(content, only=allowed)
         self._fill(self._formats[message.role], content, number, kind, batch, guarded)
@@ -163,6 +164,10 @@ class PromptTemplate:
         if found and self._in_text == "reject":
             raise RecordError("special-token", "", "text without control tokens", repr(found))
         return found is not None
+
+    def _guards(self, spelled: bool) -> bool:
+        """Return whether a text is encoded with the format's own control tokens written as marks."""
+        return self._in_text == "plain" and (spelled or self._guard_all)
 
     def _fill(
         self,

@@ -90,6 +90,11 @@ class PromptType:
             return Adjustment(self.stop_words[0], self.stop_words[1:])
         return Adjustment(None, self.stop_words)
 
+    def elements(self) -> Elements:
+        """Return the elements of all formats."""
+        optional = (self.observation or ()) + (self.function or ())
+        return self.prefix + self.separator + self.system + self.user + self.reply_format() + optional
+
     def reply_format(self) -> Elements:
         """Return the format of an assistant's message."""
         return self._or_with_eos(self.assistant, "{{content}}")

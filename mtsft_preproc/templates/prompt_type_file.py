@@ -73,7 +73,12 @@ def _prompt_type(entry: dict[str, Any], where: str) -> PromptType:
         elif key not in _IGNORED and key != "name":
             known = sorted([*_FORMATS, *_PLAIN, *_IGNORED, "stop_words", "thought_words"])
             raise TemplateError(f"{where}: unknown field {key!r}; known: {', '.join(known)}")
+    for name in ("user", "assistant", "system", "observation"):
+        if name in fields:
+            _check_content(fields[name], f"{where}: format_{name}")
     tools = entry.get("format_tools") or entry.get("format_function") or {}
+    if not isinstance(tools, dict):
+        raise TemplateError(f"{where}: format_tools: expected an object, got {shorten(tools)}")
     fields["tool_format"] = tools.get("tool_format") or "default"
     if len(fields.get("thought_words", ("", ""))) != 2:
         raise TemplateError(f"{where}: thought_words: expected two strings")
@@ -87,6 +92,13 @@ def _elements(value: Any, where: str) -> Elements:
     if not isinstance(slots, list):
         raise TemplateError(f'{where}: expected {{"slots": [...]}}, got {shorten(value)}')
     return tuple(_element(slot, where) for slot in slots)
+
+
+def _check_content(elements: Elements, where: str) -> None:
+    """Refuse a format that would leave out the text, or write it twice."""
+    places = sum(element.count("{{content}}") for element in elements if isinstance(element, str))
+    if places != 1:
+        raise TemplateError(f"{where}: expected {{{{content}}}} in one place, found it in {places}")
 
 
 def _element(slot: Any, where: str) -> Element:

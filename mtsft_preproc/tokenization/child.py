@@ -20,6 +20,12 @@ from mtsft_preproc.tokenization.spec import Adjustment, ResolvedTokenizer
 
 __all__ = ["TokenizerLoading"]
 
+#: Without the current folder on the path: what lies there is data, not code.
+_START = (
+    "import sys; sys.path[:] = [entry for entry in sys.path if entry]\n"
+    "from mtsft_preproc.tokenization.child import run_child; run_child()"
+)
+
 
 class TokenizerLoading:
     """A tokenizer that is being loaded; a context manager that leaves no process behind.
@@ -36,7 +42,7 @@ class TokenizerLoading:
         home = str(Path(__file__).parents[2])
         search = os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH")])])
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "mtsft_preproc.tokenization.child"],
+            [sys.executable, "-c", _START],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -81,7 +87,8 @@ class TokenizerLoading:
         self._process.wait()
 
 
-def _main() -> None:
+def run_child() -> None:
+    """Be the child: settings in through standard input, the tokenizer or an error out."""
     path, adjustment, use_fast, trust_remote_code = pickle.load(sys.stdin.buffer)
     # A tokenizer's own code may print; what goes to the driver is the result alone.
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
@@ -96,7 +103,3 @@ def _main() -> None:
         found = error
     with channel:
         pickle.dump(found, channel)
-
-
-if __name__ == "__main__":
-    _main()

@@ -113,7 +113,7 @@ class RustEncoder(Encoder):
                 AddedToken(
                     mark_of(token.id),
                     special=False,
-                    normalized=False,
+                    normalized=token.normalized,
                     lstrip=token.lstrip,
                     rstrip=token.rstrip,
                     single_word=token.single_word,

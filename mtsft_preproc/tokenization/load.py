@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +87,15 @@ def _load_transformers(
     new_tokens = _adjust(tokenizer, adjustment)
     fast = bool(getattr(tokenizer, "is_fast", False))
     added = tuple(
-        AddedToken(token.content, index, bool(token.special), token.lstrip, token.rstrip, token.single_word)
+        AddedToken(
+            token.content,
+            index,
+            bool(token.special),
+            token.lstrip,
+            token.rstrip,
+            token.single_word,
+            bool(fast and token.normalized),
+        )
         for index, token in sorted(tokenizer.added_tokens_decoder.items())
     )
     payload = tokenizer.backend_tokenizer.to_str().encode("utf-8") if fast else None
@@ -103,6 +113,7 @@ def _load_transformers(
         added=added,
         new_tokens=tuple(new_tokens),
         adjustment=adjustment,
+        normalizes_special=payload is not None and _normalizes(payload, added),
         use_fast=use_fast,
         trust_remote_code=trust_remote_code,
     )
@@ -150,6 +161,16 @@ def _adjust(tokenizer: Any, adjustment: Adjustment) -> list[str]:
         # As tokens, not as the list of "additional" ones, which transformers 5 renamed and replaces.
         tokenizer.add_tokens(list(adjustment.special), special_tokens=True)
     return sorted(set(tokenizer.get_vocab()) - before)
+
+
+def _normalizes(payload: bytes, added: tuple[AddedToken, ...]) -> bool:
+    """Return whether a Rust tokenizer finds special tokens in text that its normalizer has changed.
+
+    Prepending and replacing a space (the SentencePiece families) make no control token of other text.
+    """
+    kinds = set(re.findall(r'"type":\s*"([A-Za-z]+)"', json.dumps(json.loads(payload)["normalizer"])))
+    changes = kinds - {"Sequence", "Prepend", "Replace"}
+    return bool(changes) and any(token.special and token.normalized for token in added)
 
 
 def _folder_hash(folder: Path) -> str:

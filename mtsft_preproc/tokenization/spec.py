@@ -23,6 +23,7 @@ class AddedToken:
         lstrip: Whether it swallows white space on its left.
         rstrip: Whether it swallows white space on its right.
         single_word: Whether it must stand alone.
+        normalized: Whether it is looked for in the text that the tokenizer's normalizer has changed.
     """
 
     text: str
@@ -31,6 +32,7 @@ class AddedToken:
     lstrip: bool = False
     rstrip: bool = False
     single_word: bool = False
+    normalized: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class TokenizerSpec:
         added: Tokens that are matched as text.
         new_tokens: Tokens that the adjustment added to the vocabulary.
         adjustment: What the chat format changed.
+        normalizes_special: Whether special tokens are looked for behind a normalizer that changes
+            letters, so that other text than their own can become them.
         use_fast: Whether the Rust tokenizer was asked for.
         trust_remote_code: Whether the folder's own Python code may run.
     """
@@ -79,6 +83,7 @@ class TokenizerSpec:
     added: tuple[AddedToken, ...]
     new_tokens: tuple[str, ...] = ()
     adjustment: Adjustment = Adjustment()
+    normalizes_special: bool = False
     use_fast: bool = True
     trust_remote_code: bool = False
 

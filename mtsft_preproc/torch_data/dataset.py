@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -13,7 +12,7 @@ import torch
 from torch.utils.data import Dataset
 
 from mtsft_preproc.errors import DatasetError
-from mtsft_preproc.indexed import SFT_FIELDS, IndexedDataset, dataset_prefix
+from mtsft_preproc.indexed import open_published
 from mtsft_preproc.torch_data.collate import collate
 
 __all__ = ["SFTDataset"]
@@ -48,43 +47,9 @@ class SFTDataset(Dataset[Sample]):
         self._open()
 
     def _open(self) -> None:
-        if not self.prefix.name:
-            raise DatasetError(
-                f"{str(self.prefix)!r} ends in no name; expected an output prefix, FOLDER/NAME"
-            )
-        work = self.prefix.with_name(self.prefix.name + ".mtsft-work") / "commit.json"
-        if work.exists():
-            raise DatasetError(
-                f"{self.prefix}: its publication was interrupted; run the same command again to finish it"
-            )
-        self._fields = {field: IndexedDataset(dataset_prefix(self.prefix, field)) for field in SFT_FIELDS}
-        tokens = self._fields["input_ids"]
-        for field, dataset in self._fields.items():
-            if not np.array_equal(dataset.lengths, tokens.lengths):
-                raise DatasetError(
-                    f"{dataset.prefix}: its lengths are not those of {tokens.prefix}"
-                    f" ({len(dataset)} and {len(tokens)} items, field {field!r})"
-                )
-        self.manifest = self._read_manifest()
-
-    def _read_manifest(self) -> dict[str, Any] | None:
-        path = self.prefix.with_name(self.prefix.name + ".manifest.json")
-        if not path.exists():
-            return None
-        try:
-            manifest: dict[str, Any] = json.loads(path.read_text("utf-8"))
-            sizes = {path.with_name(name): int(entry["bytes"]) for name, entry in manifest["files"].items()}
-            int(manifest["pad_id"]), int(manifest["ignore_index"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DatasetError(f"{path}: not a manifest: {error!r}") from None
-        for file, size in sizes.items():
-            if file.suffix not in (".bin", ".idx"):
-                continue
-            if not file.exists():
-                raise DatasetError(f"{file}: no such file, but {path.name} names it")
-            if (actual := file.stat().st_size) != size:
-                raise DatasetError(f"{file}: {actual} bytes, but the manifest says {size}")
-        return manifest
+        opened = open_published(self.prefix)
+        self._fields = opened.fields
+        self.manifest = opened.manifest
 
     @property
     def pad_id(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +60,15 @@ def test_lost_workers_are_replaced(tmp_path: Path) -> None:
     task = DieOnce(str(tmp_path), (0, 11, 12, 29))
     found = list(engines.get("pool")(2).run(task, range(30)))
     assert sorted(found) == [(item, item * item) for item in range(30)]
+
+
+def test_a_worker_that_dies_between_two_submits_loses_nothing(tmp_path: Path) -> None:
+    found = []
+    for item, _ in engines.get("pool")(1).run(DieOnce(str(tmp_path), (1,)), range(6)):
+        found.append(item)
+        if item == 0:
+            time.sleep(1.5)  # the worker dies meanwhile, and the next submit finds the executor broken
+    assert sorted(found) == list(range(6))
 
 
 def test_an_item_that_kills_every_worker_is_named() -> None:

@@ -179,3 +179,23 @@ def test_a_history_that_is_not_mapped_is_warned_of(
     (message,) = [record.getMessage() for record in caplog.records]
     assert f"'{column}'" in message
     assert f'--map-keys \'{{"history":"{column}"}}\'' in message
+
+
+def test_one_column_for_two_keys_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"'prompt' and 'query' both .*'input'.*\{\"query\": \"\"\}"):
+        AlpacaHandler({"prompt": "input"})
+    AlpacaHandler({"prompt": "input", "query": ""})
+
+
+def test_a_needed_column_may_come_late(tmp_path: Path) -> None:
+    rows = [{"instruction": f"q{number}"} for number in range(1200)] + [ROW]
+    check(tmp_path, {"a.jsonl": rows})
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays(
+        [pa.array(["q"]), pa.array(["a"]), pa.array(["b"])], ["instruction", "output", "output"]
+    )
+    pq.write_table(table, tmp_path / "in.parquet")
+    with pytest.raises(InputError, match="two columns have the name 'output'"):
+        check_columns(AlpacaHandler({}), find_inputs([str(tmp_path / "in.parquet")]))

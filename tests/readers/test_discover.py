@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -235,3 +236,44 @@ def test_a_file_that_is_not_compressed_as_its_name_says_is_refused(tmp_path: Pat
     path.write_bytes(LINES)
     with pytest.raises(InputError, match=r"in\.jsonl\..*: can't be decompressed"):
         find_inputs([str(path)])
+
+
+def test_an_empty_path_is_refused() -> None:
+    with pytest.raises(InputError, match="shell variable"):
+        find_inputs([""])
+
+
+def test_links_to_folders_are_followed_and_circles_end(tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "tree" / "a.jsonl").write_text("{}")
+    (tmp_path / "other" / "b.jsonl").write_text("{}")
+    (tmp_path / "tree" / "sub").symlink_to(tmp_path / "other")
+    (tmp_path / "other" / "back").symlink_to(tmp_path / "tree")
+    found = [Path(file.path).relative_to(tmp_path) for file in find_inputs([str(tmp_path / "tree")])]
+    assert found == [Path("tree/a.jsonl"), Path("tree/sub/b.jsonl")]
+
+
+def test_a_pattern_names_a_file_once(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    for name in ("a.jsonl", "d/b.jsonl"):
+        (tmp_path / name).write_text("{}")
+    found = [Path(file.path).name for file in find_inputs([str(tmp_path / "**")])]
+    assert sorted(found) == ["a.jsonl", "b.jsonl"]
+
+
+def test_our_own_outputs_are_no_input(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("{}")
+    for name in ("o.rejected.jsonl", "o.manifest.json", "o.sources.parquet"):
+        (tmp_path / name).write_text("{}")
+    (tmp_path / "o.mtsft-work").mkdir()
+    (tmp_path / "o.mtsft-work" / "x.jsonl").write_text("{}")
+    assert [Path(file.path).name for file in find_inputs([str(tmp_path)])] == ["a.jsonl"]
+
+
+def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path) + b"/\xff.jsonl"
+    with open(path, "wb") as file:
+        file.write(b"{}")
+    with pytest.raises(InputError, match="not UTF-8"):
+        find_inputs([str(tmp_path)])

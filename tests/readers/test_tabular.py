@@ -12,7 +12,7 @@ import pytest
 from reading import WHOLE, outcomes, read_all, read_shard, shards_of, source_of
 
 from mtsft_preproc.errors import InputError
-from mtsft_preproc.readers import parquet, readers
+from mtsft_preproc.readers import InputFile, Shard, parquet, readers
 
 ROWS: list[dict[str, Any]] = [
     {
@@ -219,3 +219,17 @@ def test_a_compressed_arrow_file_is_read(tmp_path: Path, form: str) -> None:
     with pa.OSFile(str(path), "wb") as sink, opened(sink, SCHEMA, options=options) as writer:
         writer.write_table(TABLE)
     assert outcomes(read_all(source_of(path, "arrow"))) == ROWS
+
+
+def test_a_map_is_an_object_and_a_date_out_of_range_costs_its_row_alone(tmp_path: Path) -> None:
+    pairs = pa.array([[("user", "q"), ("bot", "a")], None, []], pa.map_(pa.string(), pa.string()))
+    dates = pa.array([0, 2**60, 1], pa.int64()).cast(pa.timestamp("ms"))
+    path = tmp_path / "in.parquet"
+    pq.write_table(pa.table({"m": pairs, "d": dates}), path)
+    source = InputFile(str(path), "parquet", path.stat().st_size)
+    (batch,) = readers.get("parquet").read(Shard(0, 0, source, 0, 1))
+    assert [(record.row, record.value["m"]) for record in batch.records] == [
+        (0, {"user": "q", "bot": "a"}),
+        (2, {}),
+    ]
+    assert [(item.row, item.reason) for item in batch.rejections] == [(1, "wrong-type")]

@@ -271,3 +271,9 @@ def test_text_that_holds_our_own_marks_is_rejected(opened: Opened, mode: str) ->
     batch = encoder.encode([forged, record("alone \ufdd0 and \ufdd1", "a")])
     assert [(item.reason, item.got) for item in batch.rejections] == [("special-token", r"'\ufdd05\ufdd1'")]
     assert len(batch.lengths) == 1
+
+
+def test_a_system_format_for_the_users_element_is_one_string(opened: Opened) -> None:
+    for system in ((BOS,), ("hello",), ("a", "{{content}}")):
+        with pytest.raises(TemplateError, match="must be one string"):
+            opened(PromptType("x", system=system, style=Style.SYSTEM_IN_USER))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,13 @@ def test_an_entry_of_ones_own(tmp_path: Path) -> None:
         ([{"name": "a", "replace_eos": True}], "stop_words"),
         ([{"name": "a", "template_class": "Llama9Template"}], "Llama2Template"),
         ([{"name": "a", "thought_words": ["x"]}], "two strings"),
+        ([{"name": "a", "format_user": {"slots": ["U: {content}"]}}], "format_user: expected {{content}}"),
+        ([{"name": "a", "format_system": {"slots": ["{{content}} {{content}}"]}}], "found it in 2"),
+        ([{"name": "a", "format_tools": "glm4"}], "format_tools"),
     ],
 )
 def test_a_wrong_entry_is_refused_by_name(tmp_path: Path, entries: Any, named: str) -> None:
-    with pytest.raises(TemplateError, match=named) as caught:
+    with pytest.raises(TemplateError, match=re.escape(named)) as caught:
         read_prompt_types(write(tmp_path, entries))
     assert "types.json" in str(caught.value)
 

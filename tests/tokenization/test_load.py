@@ -10,8 +10,12 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from mtsft_preproc.errors import TokenizerError
-from mtsft_preproc.templates import prompt_types
+from mtsft_preproc.dialogue import Record
+from mtsft_preproc.encoding import SampleEncoder
+from mtsft_preproc.errors import RecordError, TokenizerError
+from mtsft_preproc.handlers.alpaca import AlpacaHandler
+from mtsft_preproc.masking import policies
+from mtsft_preproc.templates import PromptTemplate, prompt_types
 from mtsft_preproc.tokenization import (
     Adjustment,
     SpecialText,
@@ -19,6 +23,7 @@ from mtsft_preproc.tokenization import (
     load_tokenizer,
     open_encoder,
 )
+from mtsft_preproc.tokenization.encoders import RustEncoder
 
 REAL = [
     "qwen2.5", "qwen3", "llama3.1", "llama2", "mistral-v1", "mistral-v3", "mistral-tekken", "internlm2",
@@ -130,3 +135,48 @@ def test_marks_stand_for_just_the_tokens(shared: Path, tmp_path: Path, name: str
             for content in ("", "x", " 你好\n", "\n\n", "a b") if isinstance(element, str) else ():
                 text = str(element).replace("{{content}}", content)
                 assert encoder.encode_marked(special.mark(text)) == encoder.encode([text]).ids.tolist()
+
+
+def test_text_that_a_normalizer_turns_into_a_control_token_stays_text(
+    tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    content = json.loads((tokenizer_folder / "tokenizer.json").read_text("utf-8"))
+    content["normalizer"] = {"type": "NFKC"}
+    for token in content["added_tokens"]:
+        token["normalized"] = token["special"]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), "utf-8")
+    shutil.copy(tokenizer_folder / "tokenizer_config.json", tmp_path / "tokenizer_config.json")
+    chatml = prompt_types.get("chatml")
+    resolved = load_tokenizer(str(tmp_path), chatml.adjustment())
+    assert resolved.spec.normalizes_special
+    assert not load_tokenizer(str(tokenizer_folder)).spec.normalizes_special
+    encoder = open_encoder(resolved.save(tmp_path))
+    eos = resolved.spec.id_of("<eos>")
+    assert encoder.encode(["＜eos＞"]).ids.tolist() == [eos]  # what has to be kept from happening
+    batch = SampleEncoder(
+        AlpacaHandler({}), PromptTemplate(chatml, encoder), policies.get("assistant"), encoder
+    ).encode([Record(0, {"instruction": "＜eos＞", "output": "a"})])
+    assert batch.rejections == []
+    assert eos not in batch.input_ids.tolist()
+    assert batch.input_ids.tolist().count(resolved.spec.id_of("<|im_end|>")) == 2
+
+
+def test_what_can_not_be_kept_from_becoming_a_token_is_rejected(
+    tokenizer_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = open_encoder(load_tokenizer(str(tokenizer_folder)).save(tmp_path))
+    assert encoder.encode_marked("a <eos> b")
+    bos = encoder.spec.bos_id
+    assert bos is not None
+    monkeypatch.setattr(RustEncoder, "_add_marks", lambda self: {**dict.fromkeys(range(5000), bos)})
+    with pytest.raises(RecordError, match="special-token"):
+        open_encoder(encoder.spec).encode_marked("a <eos> b")
+
+
+def test_code_in_the_current_folder_is_not_run(
+    tokenizer_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "random.py").write_text("raise SystemExit('shadowed')")
+    monkeypatch.chdir(tmp_path)
+    with TokenizerLoading(str(tokenizer_folder), Adjustment(), True, False) as loading:
+        assert loading.result().spec.backend == "tokenizers"
