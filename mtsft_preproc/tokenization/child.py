@@ -1,7 +1,7 @@
 """Loads a tokenizer in a process of its own.
 
-transformers takes a second to import (several where torch is installed) and some 400 MB that are never
-given back. A child process takes both: it works while the driver looks at the inputs, and ends.
+transformers takes a second to import (several where torch is installed) and a hundred MB and more that
+are never given back. A child process takes both: it works while the driver looks at the inputs, and ends.
 """
 
 from __future__ import annotations
