@@ -13,28 +13,24 @@ from pathlib import Path
 from typing import Any
 
 from mtsft_preproc.config import PreprocessConfig
-from mtsft_preproc.dialogue import Rejection
 from mtsft_preproc.engines import Engine, engines
-from mtsft_preproc.errors import InputError, OutputError, RejectedDataError, WorkerError
+from mtsft_preproc.errors import InputError, OutputError, WorkerError
 from mtsft_preproc.indexed import SFT_FIELDS
 from mtsft_preproc.layout import OutputPaths
 from mtsft_preproc.ledger import write_ledger
 from mtsft_preproc.lock import OutputLock
 from mtsft_preproc.manifest import build_manifest
 from mtsft_preproc.merge import merge_parts
-from mtsft_preproc.parts import PartSummary
 from mtsft_preproc.plan import Plan, file_sha256, make_plan
 from mtsft_preproc.progress import Progress
 from mtsft_preproc.publish import commit, finish_commit, write_synced
-from mtsft_preproc.readers import InputFile, Shard
+from mtsft_preproc.readers import InputFile
 from mtsft_preproc.tasks import EncodeShard
+from mtsft_preproc.watch import RejectionWatch
 
 __all__ = ["RunResult", "preprocess"]
 
 logger = logging.getLogger(__name__)
-
-#: Records after which a run that rejects too large a share is stopped before its end.
-_EARLY = 10_000
 
 
 @dataclass
@@ -169,7 +165,7 @@ def _differences(before: Any, now: Any, name: str = "") -> list[str]:
 
 def _encode(plan: Plan, task: EncodeShard, engine: Engine) -> int:
     """Make the parts that are missing; return how many were there."""
-    watch = _Watch(plan)
+    watch = RejectionWatch(plan)
     todo = []
     for shard in plan.shards:
         summary = task.finished(shard)
@@ -193,63 +189,6 @@ def _encode(plan: Plan, task: EncodeShard, engine: Engine) -> int:
     if watch.read == 0:
         raise InputError(f"--input: {', '.join(plan.config.input)}: no records")
     return len(plan.shards) - len(todo)
-
-
-class _Watch:
-    """Stops a run that rejects its data.
-
-    Looks at the parts in their order, whatever the order in which they come, so that the same run
-    stops at the same place.
-    """
-
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self._seen: dict[int, PartSummary] = {}
-        #: Parts looked at, in their order.
-        self.taken = 0
-        #: Records in them.
-        self.read = 0
-        self._rejected: Counter[str] = Counter()
-        self._examples: list[str] = []
-        self._file_rows: Counter[int] = Counter()
-
-    def add(self, shard: Shard, summary: PartSummary) -> None:
-        self._seen[shard.index] = summary
-        while (part := self._seen.pop(self.taken, None)) is not None:
-            self._take(self._plan.shards[self.taken], part)
-            self.taken += 1
-
-    def _take(self, shard: Shard, summary: PartSummary) -> None:
-        for rejection in summary.first_rejections[: 3 - len(self._examples)]:
-            self._examples.append(self._describe(shard, rejection))
-        self._file_rows[shard.file] += summary.records
-        self.read += summary.records
-        self._rejected.update(summary.rejected)
-        config = self._plan.config
-        if self._rejected and config.on_error == "fail":
-            raise RejectedDataError(f"--on-error fail: {self._examples[0]}")
-        if self.read >= _EARLY or isinstance(config.max_rejected, int):
-            self.finish()
-
-    def _describe(self, shard: Shard, rejection: Rejection) -> str:
-        row = self._file_rows[shard.file] + rejection.row
-        field = f", field {rejection.field!r}" if rejection.field else ""
-        return (
-            f"{shard.source.path}, row {row}{field}: {rejection.reason}: "
-            f"expected {rejection.expected}, got {rejection.got}"
-        )
-
-    def finish(self) -> None:
-        """Raise if the records so far were rejected too often."""
-        limit = self._plan.config.max_rejected
-        rejected = self._rejected.total()
-        allowed = limit if isinstance(limit, int) else limit * self.read
-        if rejected > allowed:
-            reasons = ", ".join(f"{reason} {count}" for reason, count in self._rejected.most_common())
-            raise RejectedDataError(
-                f"{rejected} of {self.read} records were rejected ({reasons}), more than "
-                f"--max-rejected {limit} allows; nothing was published. First: " + "; ".join(self._examples)
-            )
 
 
 def _publish(plan: Plan, task: EncodeShard, paths: OutputPaths) -> dict[str, Any]:

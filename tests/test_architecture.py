@@ -14,7 +14,7 @@ ROOMS = [
     "_version", "errors", "registry", "dialogue", "config", "indexed", "layout", "readers",
     "handlers", "tokenization",
     "templates", "masking", "truncation", "encoding", "parts", "plan", "tasks", "engines",
-    "lock", "ledger", "merge", "manifest", "publish", "progress", "pipeline", "inspection",
+    "lock", "ledger", "merge", "manifest", "publish", "progress", "watch", "pipeline", "inspection",
     "torch_data", "cli",
 ]  # fmt: skip
 #: Rooms that may import only these.

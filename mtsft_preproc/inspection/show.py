@@ -23,13 +23,16 @@ _TRAINED_CONTROL, _IGNORED_CONTROL = "bold black on green", "black on bright_bla
 _TAUGHT = "bold white on magenta"
 
 
-def show_item(prefix: str, index: int, console: Console | None = None) -> None:
+def show_item(
+    prefix: str, index: int, console: Console | None = None, trust_remote_code: bool = False
+) -> None:
     """Print item ``index`` of a dataset: trained text in colour, the rest dimmed, control tokens marked.
 
     Args:
         prefix: The output prefix.
         index: Number of the item; negative ones count from the end.
         console: Where to print; by default standard output, without colour where that is no terminal.
+        trust_remote_code: Whether the tokenizer's folder may run its own Python code.
 
     Raises:
         DatasetError: There is no such item, or no such dataset.
@@ -45,7 +48,7 @@ def show_item(prefix: str, index: int, console: Console | None = None) -> None:
     ids, labels = opened.fields["input_ids"], opened.fields["labels"]
     if not -len(ids) <= index < len(ids):
         raise DatasetError(f"{prefix}: no item {index}; there are {len(ids)}")
-    encoder = _encoder(manifest["tokenizer"])
+    encoder = _encoder(manifest["tokenizer"], trust_remote_code)
     item, item_labels = ids[index].tolist(), labels[index].tolist()
     ignored = int(manifest["ignore_index"])
     trained = sum(label != ignored for label in item_labels)
@@ -63,13 +66,13 @@ def show_item(prefix: str, index: int, console: Console | None = None) -> None:
     console.print(_render(encoder, item, item_labels, ignored))
 
 
-def _encoder(described: dict[str, Any]) -> Encoder:
+def _encoder(described: dict[str, Any], trust_remote_code: bool) -> Encoder:
     adjustment = described["adjustment"]
     with TokenizerLoading(
         described["path"],
         Adjustment(adjustment["eos"], tuple(adjustment["special"])),
         described["use_fast"],
-        described["trust_remote_code"],
+        trust_remote_code,  # the user's word: a manifest may come from anywhere
     ) as loading:
         resolved = loading.result()
     if resolved.spec.sha256 != described["sha256"]:

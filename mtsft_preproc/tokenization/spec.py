@@ -112,7 +112,6 @@ class TokenizerSpec:
             "pad_id": self.pad_id,
             "new_tokens": list(self.new_tokens),
             "use_fast": self.use_fast,
-            "trust_remote_code": self.trust_remote_code,
             "adjustment": {"eos": self.adjustment.eos, "special": list(self.adjustment.special)},
         }
 

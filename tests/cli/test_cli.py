@@ -184,3 +184,23 @@ def test_show_names_what_is_wrong(prefix: str, capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit):
         main(["shwo"])
     assert "invalid choice: 'shwo'" in capsys.readouterr().err
+
+
+def test_show_takes_no_manifests_word_for_running_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prefix = tmp_path / "data"
+    assert preprocess_main([*GOOD, "--output-prefix", str(prefix)]) == 0
+    folder = tmp_path / "tokenizer"
+    folder.mkdir()
+    (folder / "tok.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\nclass Mine: pass\n")
+    config = {"tokenizer_class": "Mine", "auto_map": {"AutoTokenizer": ["tok.Mine", None]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    path = tmp_path / "data.manifest.json"
+    manifest = json.loads(path.read_text("utf-8"))
+    manifest["tokenizer"] |= {"path": str(folder), "trust_remote_code": True}
+    path.write_text(json.dumps(manifest), "utf-8")
+    capsys.readouterr()
+    assert main(["show", str(prefix)]) == 2
+    assert "--trust-remote-code" in capsys.readouterr().err
+    assert not (tmp_path / "ran").exists()

@@ -1,0 +1,85 @@
+"""Stops a run that is rejecting its data."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from mtsft_preproc.dialogue import Rejection
+from mtsft_preproc.errors import RejectedDataError
+from mtsft_preproc.parts import PartSummary
+from mtsft_preproc.plan import Plan
+from mtsft_preproc.readers import Shard
+
+__all__ = ["RejectionWatch"]
+
+#: Records after which a run that rejects too large a share is stopped before its end.
+_EARLY = 10_000
+
+
+class RejectionWatch:
+    """Stops a run that rejects its data.
+
+    Looks at the parts in their order, whatever the order in which they come, so that the same run
+    stops at the same place.
+
+    Args:
+        plan: The run.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._seen: dict[int, PartSummary] = {}
+        #: Parts looked at, in their order.
+        self.taken = 0
+        #: Records in them.
+        self.read = 0
+        self._rejected: Counter[str] = Counter()
+        self._examples: list[str] = []
+        self._file_rows: Counter[int] = Counter()
+
+    def add(self, shard: Shard, summary: PartSummary) -> None:
+        """Take note of a part.
+
+        Raises:
+            RejectedDataError: That was one rejection too many.
+        """
+        self._seen[shard.index] = summary
+        while (part := self._seen.pop(self.taken, None)) is not None:
+            self._take(self._plan.shards[self.taken], part)
+            self.taken += 1
+
+    def _take(self, shard: Shard, summary: PartSummary) -> None:
+        for rejection in summary.first_rejections[: 3 - len(self._examples)]:
+            self._examples.append(self._describe(shard, rejection))
+        self._file_rows[shard.file] += summary.records
+        self.read += summary.records
+        self._rejected.update(summary.rejected)
+        config = self._plan.config
+        if self._rejected and config.on_error == "fail":
+            raise RejectedDataError(f"--on-error fail: {self._examples[0]}")
+        if self.read >= _EARLY or isinstance(config.max_rejected, int):
+            self.finish()
+
+    def _describe(self, shard: Shard, rejection: Rejection) -> str:
+        row = self._file_rows[shard.file] + rejection.row
+        field = f", field {rejection.field!r}" if rejection.field else ""
+        return (
+            f"{shard.source.path}, row {row}{field}: {rejection.reason}: "
+            f"expected {rejection.expected}, got {rejection.got}"
+        )
+
+    def finish(self) -> None:
+        """Look at all parts so far.
+
+        Raises:
+            RejectedDataError: Too many of their records were rejected.
+        """
+        limit = self._plan.config.max_rejected
+        rejected = self._rejected.total()
+        allowed = limit if isinstance(limit, int) else limit * self.read
+        if rejected > allowed:
+            reasons = ", ".join(f"{reason} {count}" for reason, count in self._rejected.most_common())
+            raise RejectedDataError(
+                f"{rejected} of {self.read} records were rejected ({reasons}), more than "
+                f"--max-rejected {limit} allows; nothing was published. First: " + "; ".join(self._examples)
+            )
