@@ -8,7 +8,7 @@ from typing import Any
 
 from mtsft_preproc.errors import RecordError
 
-__all__ = ["REASONS", "Dialogue", "Message", "Record", "Rejection", "Role", "shorten"]
+__all__ = ["REASONS", "Dialogue", "Message", "Record", "Rejection", "Role", "ToolCall", "shorten"]
 
 #: Why a record was rejected: the code that stands in ``PREFIX.rejected.jsonl``, and what it means.
 REASONS: dict[str, str] = {
@@ -50,13 +50,13 @@ class Role(IntEnum):
 
     USER = 0
     ASSISTANT = 1
+    #: What a tool returned.
     OBSERVATION = 2
-    FUNCTION = 3
 
     @property
     def is_target(self) -> bool:
         """Whether the model writes messages of this role."""
-        return self in (Role.ASSISTANT, Role.FUNCTION)
+        return self is Role.ASSISTANT
 
 
 @dataclass(slots=True)
@@ -102,29 +102,60 @@ class Rejection:
 
 
 @dataclass(slots=True)
+class ToolCall:
+    """A call that the assistant makes.
+
+    Attributes:
+        name: The tool's name.
+        arguments: An object of JSON (a dict), or text where the data hold text that is none.
+        id: What a result refers to, or None.
+    """
+
+    name: str
+    arguments: Any
+    id: str | None = None
+
+
+@dataclass(slots=True)
 class Message:
     """One turn of a dialogue.
 
     Attributes:
         role: Who speaks.
-        content: The text; may be empty.
+        content: The text; may be empty. None where the data have none, as beside tool calls.
+        reasoning: The assistant's thoughts in front of the content, or None.
+        tool_calls: The assistant's calls, behind the content.
+        name: Of an observation: the tool's name, or None.
+        call_id: Of an observation: the call that it answers, or None.
     """
 
     role: Role
-    content: str
+    content: str | None
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    name: str | None = None
+    call_id: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The content; none is as good as an empty one."""
+        return self.content or ""
 
 
 @dataclass(slots=True)
 class Dialogue:
-    """What a handler makes of a record: messages that alternate between source and target.
+    """What a handler makes of a record.
 
     Attributes:
-        messages: A source (user, observation) at every even place, a target (assistant, function) at
-            every odd one; an even number of them.
+        messages: At least one; a prompt type needs them to alternate between source (user, observation)
+            and target (assistant), and to end on a target.
         system: The record's own system text; ``""`` takes the chat format's default.
+        tools: The tools that the assistant may call, as JSON objects; empty for none. Usually
+            ``{"type": "function", "function": {"name", "description", "parameters"}}``.
         notes: Names of harmless oddities (``"empty-reply"``) that the summary counts.
     """
 
     messages: list[Message]
     system: str = ""
+    tools: list[Any] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

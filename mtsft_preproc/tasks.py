@@ -104,7 +104,6 @@ def _sample_encoder(task: EncodeShard) -> SampleEncoder:
         make_handler(config),
         template,
         policies.get(config.train_on),
-        encoder,
         config.ignore_index,
         config.seq_length,
     )

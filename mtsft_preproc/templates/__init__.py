@@ -4,14 +4,16 @@ from mtsft_preproc.templates.prompt_template import PromptTemplate
 from mtsft_preproc.templates.prompt_type import PromptType, Token
 from mtsft_preproc.templates.prompt_type_file import read_prompt_types
 from mtsft_preproc.templates.prompt_types import prompt_types
-from mtsft_preproc.templates.segments import Kind, SegmentBatch
+from mtsft_preproc.templates.segments import Kind
+from mtsft_preproc.templates.token_batch import Template, TokenBatch
 
 __all__ = [
     "Kind",
     "PromptTemplate",
     "PromptType",
-    "SegmentBatch",
+    "Template",
     "Token",
+    "TokenBatch",
     "prompt_types",
     "read_prompt_types",
 ]

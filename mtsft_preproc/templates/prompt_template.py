@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mtsft_preproc.dialogue import Dialogue, Message, Role
 from mtsft_preproc.errors import RecordError, TemplateError
+from mtsft_preproc.templates.assembly import assemble
 from mtsft_preproc.templates.elements import Compiled, ConstantTable, RoundText, Slot
 from mtsft_preproc.templates.prompt_type import PromptType, Style
 from mtsft_preproc.templates.segments import Kind, SegmentBatch
 from mtsft_preproc.templates.thinking import Thinking
-from mtsft_preproc.tokenization import Encoder, SpecialText
+from mtsft_preproc.templates.token_batch import Template, TokenBatch
+from mtsft_preproc.tokenization import Encoder, FlatIds, SpecialText
 
 __all__ = ["PromptTemplate"]
 
 
-class PromptTemplate:
+class PromptTemplate(Template):
     """A prompt type, compiled for one tokenizer.
 
     Args:
@@ -36,6 +40,7 @@ class PromptTemplate:
         append_eod: bool = False,
     ) -> None:
         self.prompt_type = prompt_type
+        self._encoder = encoder
         self._in_text = special_tokens_in_text
         self._special = SpecialText(encoder.spec)
         table = ConstantTable(encoder, self._special)
@@ -74,15 +79,31 @@ class PromptTemplate:
         )
         eos = table.add([encoder.spec.eos_id])
         self._closing = (eos,) * (int(prompt_type.efficient_eos) + int(append_eod))
-        #: Label that the first position of each later source has where the turn before it is trained:
-        #: the EOS of that turn, which the format doesn't write; None where the format writes it.
-        self.late_stop_id: int | None = encoder.spec.eos_id if prompt_type.efficient_eos else None
-        #: Ids of the constants, by number.
-        self.constants: list[list[int]] = table.ids
+        self.late_stop_id = encoder.spec.eos_id if prompt_type.efficient_eos else None
+        self._constants = FlatIds.of(table.ids)
         self._bos = frozenset(table.bos)
         self._guard_all = encoder.spec.normalizes_special
 
-    def render(self, dialogue: Dialogue, batch: SegmentBatch) -> list[str]:
+    def encode(self, dialogues: Sequence[Dialogue], trained: Sequence[Sequence[bool]]) -> TokenBatch:
+        segments = SegmentBatch()
+        failed: dict[int, RecordError] = {}
+        notes: list[list[str]] = []
+        for number, dialogue in enumerate(dialogues):
+            mark = segments.mark()
+            notes.append([])
+            try:
+                notes[-1] += self._render(dialogue, segments)
+            except RecordError as error:
+                segments.rollback(mark)
+                failed[number] = error
+            else:
+                segments.end_dialogue(number, trained[number])
+        batch = assemble(segments, self._encoder, self._constants, self.late_stop_id is not None)
+        batch.failed.update(failed)
+        batch.notes = notes
+        return batch
+
+    def _render(self, dialogue: Dialogue, batch: SegmentBatch) -> list[str]:
         """Append the segments of a dialogue to ``batch``, all but ``end_dialogue``.
 
         Returns:
@@ -96,22 +117,22 @@ class PromptTemplate:
         for place in range(0, len(messages), 2):
             source, target = messages[place], messages[place + 1]
             number = place // 2
-            reply, thought_kind = self._think(target.content)
+            reply, thought_kind = self._think(target.text)
             if place == 0:
                 spelled |= self._open(dialogue.system, source, batch)
             else:
                 self._fill(self._separator, "", number, Kind.CONTEXT, batch)
-                spelled |= self._message(source, source.content, number, Kind.CONTEXT, batch)
+                spelled |= self._message(source, source.text, number, Kind.CONTEXT, batch)
             if thought_kind is Kind.CONTEXT:
                 batch.add_constant(self._empty_thought, Kind.CONTEXT)
-            batch.end_message(source.role)
+            batch.end_message()
             if thought_kind is Kind.GENERATED:
                 batch.add_constant(self._empty_thought, Kind.GENERATED)
             spelled |= self._message(target, reply, number, Kind.GENERATED, batch)
             if place == len(messages) - 2:
                 for constant in self._closing:
                     batch.add_constant(constant, Kind.GENERATED)
-            batch.end_message(target.role)
+            batch.end_message()
         return ["special-token-in-text"] if spelled else []
 
     def _open(self, own_system: str, source: Message, batch: SegmentBatch) -> bool:
@@ -125,20 +146,20 @@ class PromptTemplate:
             self._fill(self._system, own_system, 0, Kind.SYSTEM, batch, guarded)
         else:
             self._fill(self._default_system, "", 0, Kind.SYSTEM, batch)
-        return self._message(source, source.content, 0, Kind.CONTEXT, batch) | spelled
+        return self._message(source, source.text, 0, Kind.CONTEXT, batch) | spelled
 
     def _system_and_source(self, own_system: str, source: Message, batch: SegmentBatch) -> bool:
         """Append the first message with the system format's text in front of its content."""
         slot = self._system[0]
         assert isinstance(slot, Slot)
         default = self.prompt_type.default_system
-        spelled = self._spells(own_system) | self._spells(source.content)
+        spelled = self._spells(own_system) | self._spells(source.text)
         guarded = self._guards(spelled)
         if guarded:
             system = slot.fill_marked(own_system or self._special.mark(default), 0)
         else:
             system = slot.fill(own_system or default, 0)
-        content = system + source.content
+        content = system + source.text
         self._fill(self._formats[source.role], content, 0, Kind.CONTEXT, batch, guarded)
         return spelled
 

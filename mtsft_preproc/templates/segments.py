@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
-
-from mtsft_preproc.dialogue import Role
 
 __all__ = ["Kind", "Mark", "SegmentBatch"]
 
@@ -47,9 +46,9 @@ class SegmentBatch:
         refs: Per segment: the number of its text, or ``~c`` for constant number c of the template.
         kinds: Per segment: a :class:`Kind`.
         message_ends: Per message: the number of segments up to and with it.
-        roles: Per message: its :class:`~mtsft_preproc.dialogue.Role`.
         trained: Per message: whether the mask policy trains what it generates.
         dialogue_ends: Per dialogue: the number of messages up to and with it.
+        dialogues: Per dialogue: its number among all that were to be rendered.
     """
 
     texts: list[str] = field(default_factory=list)
@@ -57,9 +56,9 @@ class SegmentBatch:
     refs: list[int] = field(default_factory=list)
     kinds: list[int] = field(default_factory=list)
     message_ends: list[int] = field(default_factory=list)
-    roles: list[int] = field(default_factory=list)
     trained: list[bool] = field(default_factory=list)
     dialogue_ends: list[int] = field(default_factory=list)
+    dialogues: list[int] = field(default_factory=list)
 
     def add_text(self, text: str, kind: Kind) -> None:
         """Append a text segment."""
@@ -77,15 +76,15 @@ class SegmentBatch:
         self.refs.append(~number)
         self.kinds.append(kind)
 
-    def end_message(self, role: Role) -> None:
+    def end_message(self) -> None:
         """Close a message: the segments since the last call are its."""
         self.message_ends.append(len(self.refs))
-        self.roles.append(role)
 
-    def end_dialogue(self, trained: list[bool]) -> None:
-        """Close a dialogue; ``trained`` has one entry per message of it."""
+    def end_dialogue(self, number: int, trained: Sequence[bool]) -> None:
+        """Close dialogue ``number``; ``trained`` has one entry per message of it."""
         self.trained.extend(trained)
         self.dialogue_ends.append(len(self.message_ends))
+        self.dialogues.append(number)
 
     def mark(self) -> Mark:
         """Return the state at the border between two dialogues."""
@@ -95,4 +94,4 @@ class SegmentBatch:
         """Forget everything since ``mark``: the dialogue could not be rendered."""
         del self.texts[mark.texts :], self.guarded[mark.guarded :]
         del self.refs[mark.segments :], self.kinds[mark.segments :]
-        del self.message_ends[mark.messages :], self.roles[mark.messages :]
+        del self.message_ends[mark.messages :]

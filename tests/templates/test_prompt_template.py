@@ -45,7 +45,7 @@ class Opened:
         encoder = self._encoders[adjustment]
         template = PromptTemplate(found, encoder, **settings)
         handler = handlers.get("alpaca")(KEYS)
-        return SampleEncoder(handler, template, policies.get("assistant"), encoder)
+        return SampleEncoder(handler, template, policies.get("assistant"))
 
 
 @pytest.fixture(scope="session")

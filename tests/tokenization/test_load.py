@@ -154,7 +154,7 @@ def test_text_that_a_normalizer_turns_into_a_control_token_stays_text(
     eos = resolved.spec.id_of("<eos>")
     assert encoder.encode(["＜eos＞"]).ids.tolist() == [eos]  # what has to be kept from happening
     batch = SampleEncoder(
-        AlpacaHandler({}), PromptTemplate(chatml, encoder), policies.get("assistant"), encoder
+        AlpacaHandler({}), PromptTemplate(chatml, encoder), policies.get("assistant")
     ).encode([Record(0, {"instruction": "＜eos＞", "output": "a"})])
     assert batch.rejections == []
     assert eos not in batch.input_ids.tolist()

@@ -1,0 +1,103 @@
+"""What every template gives back: the tokens of many samples in flat columns."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from mtsft_preproc.dialogue import Dialogue
+from mtsft_preproc.errors import RecordError
+from mtsft_preproc.templates.segments import Kind
+
+__all__ = ["WHOLE", "ParityDifference", "Template", "TokenBatch"]
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+#: Turn of a sample that is a whole dialogue.
+WHOLE = -1
+
+
+@dataclass(slots=True)
+class ParityDifference:
+    """A trained turn that the model would meet differently when it serves.
+
+    Attributes:
+        dialogue: Number of the dialogue in the batch.
+        message: Number of the message in the dialogue.
+        kind: What differs: ``"prompt"``, ``"reply"`` or ``"border"``.
+        training: The end of the text before the turn (or the turn) as it is trained.
+        serving: The same as a serving engine has it.
+    """
+
+    dialogue: int
+    message: int
+    kind: str
+    training: str
+    serving: str
+
+
+@dataclass(slots=True)
+class TokenBatch:
+    """Samples in columns.
+
+    A dialogue usually becomes one sample; it may become several (each of them names its turn), or none
+    (then it stands in ``failed``).
+
+    Attributes:
+        ids: int32, shape (N,): tokens of all samples, one behind the other.
+        kinds: uint8, shape (N,): the :class:`Kind` of each token.
+        messages: int64, shape (N,): number of the message that each token belongs to, in ``trained``.
+        trained: bool, shape (M,): whether what is generated in a message is trained, for the messages of
+            all samples.
+        sample_ends: int64, shape (S,): where in ``ids`` each sample ends.
+        dialogues: int64, shape (S,): number of the dialogue that each sample came from; rises.
+        turns: int32, shape (S,): number of the message that a sample is for, or ``WHOLE``.
+        late_stops: int64, shape (L,): positions whose label is ``Template.late_stop_id``.
+        failed: Why a dialogue has no sample, by its number.
+        notes: Per dialogue: names of harmless oddities.
+        parity: Trained turns by whether training text is serving text: ``"same"`` or the kind of the
+            difference; empty where that was not looked at.
+        differences: The first few differences.
+    """
+
+    ids: npt.NDArray[np.int32]
+    kinds: npt.NDArray[np.uint8]
+    messages: Ints
+    trained: Bools
+    sample_ends: Ints
+    dialogues: Ints
+    turns: npt.NDArray[np.int32]
+    late_stops: Ints
+    failed: dict[int, RecordError]
+    notes: list[list[str]]
+    parity: Counter[str] = field(default_factory=Counter)
+    differences: list[ParityDifference] = field(default_factory=list)
+
+    def mask(self) -> Bools:
+        """Return, bool of shape (N,), which positions are trained."""
+        mask: Bools = (self.kinds == Kind.GENERATED) & self.trained[self.messages]
+        mask[self.late_stops] = True
+        return mask
+
+
+class Template(ABC):
+    """Turns dialogues into tokens of which it knows who wrote them."""
+
+    #: Label at ``late_stops``: the token that ends a turn, where the format has it in the label of the
+    #: next turn's first position instead of in the text; None where the format writes it.
+    late_stop_id: int | None = None
+
+    @abstractmethod
+    def encode(self, dialogues: Sequence[Dialogue], trained: Sequence[Sequence[bool]]) -> TokenBatch:
+        """Render and tokenize dialogues.
+
+        Args:
+            dialogues: The dialogues.
+            trained: Per dialogue, per message: whether the mask policy trains what it generates.
+        """
