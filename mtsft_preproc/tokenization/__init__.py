@@ -1,7 +1,7 @@
 """Tokenizer folders -> encoders: batches of text in, one flat array of ids out."""
 
 from mtsft_preproc.tokenization.child import TokenizerLoading
-from mtsft_preproc.tokenization.encoders import Encoder, FlatIds, open_encoder
+from mtsft_preproc.tokenization.encoders import Encoder, FlatIds, SpannedIds, open_encoder
 from mtsft_preproc.tokenization.load import check_folder, load_tokenizer
 from mtsft_preproc.tokenization.spec import AddedToken, Adjustment, ResolvedTokenizer, TokenizerSpec
 from mtsft_preproc.tokenization.special_text import SpecialText
@@ -12,6 +12,7 @@ __all__ = [
     "Encoder",
     "FlatIds",
     "ResolvedTokenizer",
+    "SpannedIds",
     "SpecialText",
     "TokenizerLoading",
     "TokenizerSpec",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mtsft_preproc.errors import TokenizerError
+from mtsft_preproc.tokenization.chat_settings import named_templates, stop_ids
 from mtsft_preproc.tokenization.sentencepiece_folder import (
     is_sentencepiece_only,
     load_sentencepiece,
@@ -116,6 +117,9 @@ def _load_transformers(
         normalizes_special=payload is not None and _normalizes(payload, added),
         use_fast=use_fast,
         trust_remote_code=trust_remote_code,
+        chat_templates=named_templates(tokenizer.chat_template),
+        special_tokens_map=tuple(tokenizer.special_tokens_map.items()),
+        stop_ids=stop_ids(Path(path), tokenizer.eos_token_id),
     )
     return ResolvedTokenizer(spec, payload, "tokenizer.json")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mtsft_preproc.errors import TokenizerError
+from mtsft_preproc.tokenization.chat_settings import chat_templates, read_settings, stop_ids
 from mtsft_preproc.tokenization.spec import (
     AddedToken,
     Adjustment,
@@ -19,6 +20,8 @@ __all__ = ["is_sentencepiece_only", "load_sentencepiece"]
 
 _MODEL = "tokenizer.model"
 _DEFAULT_EOS = "<|endoftext|>"
+#: transformers' names, in its order.
+_ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 
 
 def is_sentencepiece_only(folder: Path) -> bool:
@@ -69,6 +72,8 @@ def load_sentencepiece(folder: Path, source: str, adjustment: Adjustment) -> Res
     eos = ids["eos"] if ids["eos"] is not None else ensure(_DEFAULT_EOS)
     for text in adjustment.special:
         ensure(text)
+    names["eos"] = adjustment.eos or names["eos"] or _DEFAULT_EOS
+    names["pad"] = names["pad"] or names["eos"]
     added = tuple(sorted(tokens.values(), key=lambda token: token.id))
     spec = TokenizerSpec(
         backend="sentencepiece",
@@ -83,6 +88,9 @@ def load_sentencepiece(folder: Path, source: str, adjustment: Adjustment) -> Res
         added=added,
         new_tokens=tuple(new),
         adjustment=adjustment,
+        chat_templates=chat_templates(folder, settings.get("chat_template")),
+        special_tokens_map=_special_tokens_map(settings, names),
+        stop_ids=stop_ids(folder, eos),
     )
     return ResolvedTokenizer(spec, None, _MODEL)
 
@@ -93,12 +101,22 @@ def _settings(folder: Path) -> dict[str, Any]:
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         path = folder / name
         if path.exists():
-            try:
-                found = json.loads(path.read_text("utf-8"))
-            except ValueError as error:
-                raise TokenizerError(f"{path}: not valid JSON: {error}") from None
+            found = read_settings(path)
             settings.update({key: value for key, value in found.items() if value is not None})
     return settings
+
+
+def _special_tokens_map(
+    settings: dict[str, Any], names: dict[str, str | None]
+) -> tuple[tuple[str, str], ...]:
+    """Return what transformers calls ``special_tokens_map``: the tokens by role, then by further names."""
+    found = {f"{role}_token": settings.get(f"{role}_token") for role in _ROLES}
+    found |= {f"{role}_token": text for role, text in names.items()}
+    found |= {key: value for key, value in settings.items() if key.endswith("_token") and key not in found}
+    further = settings.get("extra_special_tokens")
+    found |= further if isinstance(further, dict) else {}
+    texts = {key: _token_text(value) for key, value in found.items()}
+    return tuple((key, text) for key, text in texts.items() if text is not None)
 
 
 def _added_tokens(folder: Path, settings: dict[str, Any], model: Any) -> dict[str, AddedToken]:

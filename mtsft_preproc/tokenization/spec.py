@@ -69,6 +69,11 @@ class TokenizerSpec:
             letters, so that other text than their own can become them.
         use_fast: Whether the Rust tokenizer was asked for.
         trust_remote_code: Whether the folder's own Python code may run.
+        chat_templates: The folder's chat templates as (name, template) pairs, sorted by name; where
+            there is just one its name is ``"default"``.
+        special_tokens_map: What transformers gives to a chat template by name: ``bos_token``,
+            ``eos_token``, ...; after the adjustment. All are strings since transformers 5.
+        stop_ids: Ids that end generation: ``eos_id``, then those in ``generation_config.json``.
     """
 
     backend: str
@@ -86,6 +91,14 @@ class TokenizerSpec:
     normalizes_special: bool = False
     use_fast: bool = True
     trust_remote_code: bool = False
+    chat_templates: tuple[tuple[str, str], ...] = ()
+    special_tokens_map: tuple[tuple[str, str], ...] = ()
+    stop_ids: tuple[int, ...] = ()
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """The control tokens' ids, but for the unknown token's, which plain text may become."""
+        return frozenset(token.id for token in self.added if token.special and token.id != self.unk_id)
 
     def id_of(self, text: str) -> int:
         """Return the id of an added token.
@@ -110,6 +123,7 @@ class TokenizerSpec:
             "bos_id": self.bos_id,
             "eos_id": self.eos_id,
             "pad_id": self.pad_id,
+            "stop_ids": list(self.stop_ids),
             "new_tokens": list(self.new_tokens),
             "use_fast": self.use_fast,
             "adjustment": {"eos": self.adjustment.eos, "special": list(self.adjustment.special)},

@@ -58,6 +58,14 @@ class SpecialText:
                 found = match.group()
         return found
 
+    def tokens(self, text: str) -> list[re.Match[str]]:
+        """Return where ``text`` spells special tokens; of a format's own text, which holds no mark."""
+        return list(self._regex.finditer(text))
+
+    def ids(self, text: str) -> list[int]:
+        """Return the ids of the special tokens that a format's own text spells, in their order."""
+        return [self._tokens[match.group()].id for match in self.tokens(text)]
+
     def mark(self, text: str, only: Iterable[str] | None = None) -> str:
         """Return ``text`` with its special tokens (all, or those in ``only``) written as marks.
 

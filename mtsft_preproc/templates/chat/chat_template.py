@@ -1,0 +1,210 @@
+"""Renders dialogues with a model's own chat template."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from mtsft_preproc.dialogue import Dialogue
+from mtsft_preproc.errors import RecordError
+from mtsft_preproc.templates.chat.messages import chat_messages
+from mtsft_preproc.templates.chat.parity import ServingParity
+from mtsft_preproc.templates.chat.rendering import ChatRenderer, Conversation
+from mtsft_preproc.templates.chat.script import Script, write_script
+from mtsft_preproc.templates.chat.spans import Spans, View, tokenize
+from mtsft_preproc.templates.chat.turns import Turn
+from mtsft_preproc.templates.segments import Kind
+from mtsft_preproc.templates.token_batch import WHOLE, ParityDifference, Template, TokenBatch
+from mtsft_preproc.tokenization import Encoder, SpecialText
+
+__all__ = ["ChatTemplate"]
+
+#: Scripts that a worker keeps, by the shape of the conversation; and of one shape.
+_KEPT, _KEPT_OF_SHAPE = 4096, 8
+#: Differences that a batch tells of.
+_EXAMPLES = 3
+
+
+class ChatTemplate(Template):
+    """A chat template, compiled for one tokenizer.
+
+    The ids are those of ``apply_chat_template``: the text is rendered by the same Jinja set-up and encoded
+    as one. What is trained is proven; see :mod:`mtsft_preproc.templates.chat.turns`.
+
+    Args:
+        renderer: The template.
+        encoder: Of the tokenizer.
+        special_tokens_in_text: ``"plain"``, ``"allow"`` or ``"reject"``.
+        parity: ``"report"``, ``"require"``, ``"split"`` or ``"off"``.
+        append_eod: Whether one more EOS, trained, closes each sample.
+    """
+
+    def __init__(
+        self,
+        renderer: ChatRenderer,
+        encoder: Encoder,
+        special_tokens_in_text: str = "plain",
+        parity: str = "report",
+        append_eod: bool = False,
+    ) -> None:
+        self._renderer = renderer
+        self._encoder = encoder
+        self._in_text = special_tokens_in_text
+        self._parity = parity
+        self._append_eod = append_eod
+        self._special = SpecialText(encoder.spec)
+        self._serving = ServingParity(renderer, encoder)
+        self._scripts: OrderedDict[tuple[object, ...], list[Script]] = OrderedDict()
+
+    def encode(self, dialogues: Sequence[Dialogue], trained: Sequence[Sequence[bool]]) -> TokenBatch:
+        views: list[View] = []
+        failed: dict[int, RecordError] = {}
+        notes: list[list[str]] = [[] for _ in dialogues]
+        for number, dialogue in enumerate(dialogues):
+            try:
+                views += self._views(number, dialogue, trained[number])
+            except RecordError as error:
+                failed[number] = error
+        if not views:
+            return _no_tokens(failed, notes)
+        spans = tokenize(views, self._encoder, self._special, self._in_text)
+        for number, refusal in spans.failed.items():
+            failed.setdefault(views[number].dialogue, refusal)
+        batch, across = self._batch(views, spans)
+        batch.failed, batch.notes = failed, notes
+        self._note(views, spans, across, batch)
+        if self._parity != "off":
+            self._compare(views, spans, batch)
+        return self._with_eod(views, batch) if self._append_eod else batch
+
+    def _views(self, number: int, dialogue: Dialogue, trained: Sequence[bool]) -> list[View]:
+        """Render a dialogue: once, and once more per turn that needs a sample of its own."""
+        messages = chat_messages(dialogue)
+        conversation = Conversation.of(messages, dialogue.tools)
+        flags = [False] * (len(messages) - len(trained)) + list(trained)
+        whole = self._view(number, WHOLE, conversation, flags)
+        if self._parity != "split":
+            return [whole]
+        extra = []
+        for turn in whole.script.turns:
+            message = turn.turn.message
+            if turn.turn.stable or not flags[message]:
+                continue
+            only = [place == message for place in range(message + 1)]
+            alone = self._view(
+                number, message - len(messages) + len(trained), conversation.first(message + 1), only
+            )
+            if alone.script.turns[-1].turn.stable:
+                extra.append(alone)
+                whole.trained[message] = False
+        return [whole, *extra] if any(whole.trained) else extra
+
+    def _view(self, number: int, turn: int, conversation: Conversation, trained: list[bool]) -> View:
+        script = self._script(conversation)
+        texts = script.fill(conversation.messages)
+        return View(number, turn, conversation, script, texts, trained)
+
+    def _script(self, conversation: Conversation) -> Script:
+        """Return the script that a conversation is rendered in.
+
+        Raises:
+            RecordError: It can't be rendered, or what is trained can't be proven.
+        """
+        known = self._scripts.setdefault(conversation.key, [])
+        self._scripts.move_to_end(conversation.key)
+        for script in known:
+            # The proof of a script is that it writes what the template writes.
+            if script.holds(conversation.messages) and "".join(
+                script.fill(conversation.messages)
+            ) == self._renderer.text(conversation):
+                return script
+        script = write_script(self._renderer, conversation, self._special)
+        known.insert(0, script)
+        del known[_KEPT_OF_SHAPE:]
+        if len(self._scripts) > _KEPT:
+            self._scripts.popitem(last=False)
+        return script
+
+    def _batch(self, views: Sequence[View], spans: Spans) -> tuple[TokenBatch, npt.NDArray[np.bool_]]:
+        """Return the tokens, and which of them lie across a border."""
+        kinds, messages, across = spans.kinds(views, self._encoder.special_mask)
+        counts = np.asarray([len(view.trained) for view in views])
+        firsts = np.cumsum(counts) - counts
+        batch = TokenBatch(
+            ids=spans.ids,
+            kinds=kinds,
+            messages=np.maximum(messages, 0) + np.repeat(firsts, np.diff(spans.borders)),
+            trained=np.concatenate([np.asarray(view.trained, bool) for view in views]),
+            sample_ends=spans.borders[1:],
+            dialogues=np.asarray([view.dialogue for view in views], np.int64),
+            turns=np.asarray([view.turn for view in views], np.int32),
+            late_stops=np.zeros(0, np.int64),
+            failed={},
+            notes=[],
+        )
+        return batch, across
+
+    def _note(
+        self, views: Sequence[View], spans: Spans, across: npt.NDArray[np.bool_], batch: TokenBatch
+    ) -> None:
+        """Note what is odd about the dialogues."""
+        lies_across = np.cumsum(np.concatenate([[0], across]))[spans.borders]
+        for number, view in enumerate(views):
+            notes = batch.notes[view.dialogue]
+            found = list(view.script.notes)
+            if lies_across[number + 1] > lies_across[number]:
+                found.append("token-across-border")
+            if number in spans.spelled:
+                found.append("special-token-in-text")
+            if any(self._lacks_stop(view, turn.turn) for turn in view.script.turns):
+                found.append("stop-not-trained")
+            notes += [note for note in found if note not in notes]
+
+    def _lacks_stop(self, view: View, turn: Turn) -> bool:
+        closes = self._append_eod and turn.message == len(view.trained) - 1
+        return view.trained[turn.message] and not turn.stop and not closes
+
+    def _compare(self, views: Sequence[View], spans: Spans, batch: TokenBatch) -> None:
+        """Count the trained turns by whether their text is that of serving."""
+        for number, turn, kind in self._serving.differences(views, spans):
+            view = views[number]
+            batch.parity[kind] += 1
+            if kind == "same":
+                continue
+            if len(batch.differences) < _EXAMPLES or self._parity == "require":
+                example = self._serving.example(view, turn, kind)
+                batch.differences.append(example)
+                if self._parity == "require":
+                    batch.failed.setdefault(view.dialogue, _refusal(example))
+        extra = [number for number, view in enumerate(views) if view.turn != WHOLE]
+        if extra:
+            lengths = np.diff(spans.borders)[extra]
+            batch.parity += Counter({"split-samples": len(extra), "split-tokens": int(lengths.sum())})
+
+    def _with_eod(self, views: Sequence[View], batch: TokenBatch) -> TokenBatch:
+        """Close each sample with EOS, which belongs to its last message."""
+        ends = batch.sample_ends
+        last = np.cumsum([len(view.trained) for view in views]) - 1
+        batch.messages = np.insert(batch.messages, ends, last)
+        batch.ids = np.insert(batch.ids, ends, np.int32(self._encoder.spec.eos_id))
+        batch.kinds = np.insert(batch.kinds, ends, np.uint8(Kind.GENERATED))
+        batch.sample_ends = ends + np.arange(1, len(ends) + 1)
+        return batch
+
+
+def _no_tokens(failed: dict[int, RecordError], notes: list[list[str]]) -> TokenBatch:
+    none = np.zeros(0, np.int64)
+    ids, kinds, turns = none.astype(np.int32), none.astype(np.uint8), none.astype(np.int32)
+    return TokenBatch(ids, kinds, none, none.astype(bool), none, none, turns, none, failed, notes)
+
+
+def _refusal(example: ParityDifference) -> RecordError:
+    return RecordError(
+        "parity",
+        f"messages[{example.message}]",
+        f"the {example.kind} that a serving engine has: {example.serving!r}",
+        repr(example.training),
+    )

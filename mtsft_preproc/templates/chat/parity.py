@@ -1,0 +1,128 @@
+"""Is training text serving text? Looked at per trained turn, in tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from mtsft_preproc.errors import RecordError
+from mtsft_preproc.templates.chat.rendering import ChatRenderer
+from mtsft_preproc.templates.chat.script import ScriptTurn
+from mtsft_preproc.templates.chat.spans import Spans, View
+from mtsft_preproc.templates.token_batch import ParityDifference
+from mtsft_preproc.tokenization import Encoder
+
+__all__ = ["ServingParity"]
+
+#: Characters of each side that an example shows.
+_SHOWN = 160
+#: Constant ends of prompts whose ids are kept.
+_KEPT = 256
+
+
+class ServingParity:
+    """Compares what stands in front of trained turns with what a serving engine has there.
+
+    Args:
+        renderer: The template.
+        encoder: Of the tokenizer.
+    """
+
+    def __init__(self, renderer: ChatRenderer, encoder: Encoder) -> None:
+        self._renderer = renderer
+        self._encoder = encoder
+        self._tails: dict[str, list[int]] = {}
+
+    def differences(self, views: Sequence[View], spans: Spans) -> Iterator[tuple[int, ScriptTurn, str]]:
+        """Yield (number of the view, turn, what differs) for each trained turn.
+
+        What differs is ``"prompt"`` (the text in front), ``"reply"`` (the turn reads otherwise where it
+        is the newest), ``"border"`` (the same text, but other tokens) or ``"same"``.
+        """
+        late: list[tuple[int, ScriptTurn, int, str]] = []
+        for number, view in enumerate(views):
+            for turn in view.script.turns:
+                if not view.trained[turn.turn.message]:
+                    continue
+                if not turn.turn.stable:
+                    yield number, turn, "reply" if turn.turn.prompt_same else "prompt"
+                    continue
+                token, clean = self._border(number, turn, spans)
+                if not clean:
+                    yield number, turn, "border"
+                elif number in spans.guarded:
+                    # Marks stand for the tokens there: what could be compared is what was just encoded.
+                    yield number, turn, "same"
+                elif turn.tail is not None:
+                    same = self._ends_with(spans, token, self._tail(turn.tail))
+                    yield number, turn, "same" if same else "border"
+                else:
+                    late.append((number, turn, token, _from_special(view, turn)))
+        if late:
+            yield from self._encoded(late, spans)
+
+    def _encoded(
+        self, late: list[tuple[int, ScriptTurn, int, str]], spans: Spans
+    ) -> Iterator[tuple[int, ScriptTurn, str]]:
+        """Settle the turns whose prompts end in words: those are encoded as a serving engine would."""
+        flat = self._encoder.encode([text for *_, text in late])
+        for place, (number, turn, token, _) in enumerate(late):
+            ids = flat.ids[flat.offsets[place] : flat.offsets[place + 1]].tolist()
+            yield number, turn, "same" if self._ends_with(spans, token, ids) else "border"
+
+    @staticmethod
+    def _border(number: int, turn: ScriptTurn, spans: Spans) -> tuple[int, bool]:
+        """Return the first token of a turn, and whether the one in front ends where the turn starts."""
+        piece = int(spans.first_piece[number]) + turn.first
+        place = int(spans.pieces[piece - 1]) if piece else 0
+        low, high = int(spans.borders[number]), int(spans.borders[number + 1])
+        token = low + int(spans.starts[low:high].searchsorted(place))
+        return token, token == low or int(spans.ends[token - 1]) <= place
+
+    @staticmethod
+    def _ends_with(spans: Spans, token: int, ids: list[int]) -> bool:
+        found: list[int] = spans.ids[max(0, token - len(ids)) : token].tolist()
+        return found == ids
+
+    def _tail(self, text: str) -> list[int]:
+        if text not in self._tails:
+            if len(self._tails) >= _KEPT:
+                self._tails.clear()
+            self._tails[text] = self._encoder.encode([text]).ids.tolist()
+        return self._tails[text]
+
+    def example(self, view: View, turn: ScriptTurn, kind: str) -> ParityDifference:
+        """Return a difference as a person would look at it."""
+        number = turn.turn.message
+        before = "".join(view.texts[: turn.first])
+        reply = "".join(view.texts[turn.first : turn.stop])
+        try:
+            serving = self._renderer.text(view.conversation.first(number), prompt=True)
+            if kind == "reply":
+                alone = self._renderer.text(view.conversation.first(number + 1))
+                return ParityDifference(
+                    view.dialogue, number, kind, reply[:_SHOWN], alone[len(serving) :][:_SHOWN]
+                )
+        except RecordError as error:
+            serving = str(error)
+        if kind == "border":
+            return ParityDifference(
+                view.dialogue, number, kind, (before + reply[:20])[-_SHOWN:], serving[-_SHOWN:]
+            )
+        return ParityDifference(view.dialogue, number, kind, *_around(before, serving))
+
+
+def _around(one: str, other: str) -> tuple[str, str]:
+    """Return both texts from a little in front of where they part."""
+    common = 0
+    for left, right in zip(one, other, strict=False):
+        if left != right:
+            break
+        common += 1
+    start = max(0, common - 40)
+    return one[start : start + _SHOWN], other[start : start + _SHOWN]
+
+
+def _from_special(view: View, turn: ScriptTurn) -> str:
+    """Return the text in front of a turn, from the template's last special token on."""
+    piece, place = turn.tail_from
+    return "".join(view.texts[piece : turn.first])[place:]

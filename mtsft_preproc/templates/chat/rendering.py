@@ -1,0 +1,213 @@
+"""Renders messages, and remembers how: the traces of earlier renderings, by the shape of the messages."""
+
+from __future__ import annotations
+
+import datetime
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from mtsft_preproc.errors import RecordError, TemplateError
+from mtsft_preproc.templates.chat.environment import ChatEnvironment
+from mtsft_preproc.templates.chat.expressions import Evaluate, Expression, compile_expression
+from mtsft_preproc.templates.chat.messages import message_shape, traced_messages, traced_tools
+from mtsft_preproc.templates.chat.tracing import Leaf, Mark, Piece, Recorder, Traced, plain
+from mtsft_preproc.templates.chat.tracing_environment import TracingEnvironment
+
+__all__ = ["ChatRenderer", "Conversation", "Guard", "Trace"]
+
+#: Traces that a worker keeps; the oldest go first.
+_KEPT = 4096
+#: Traces of one shape, told apart by their guards.
+_KEPT_OF_SHAPE = 8
+
+
+@dataclass(slots=True)
+class Conversation:
+    """What a template is given.
+
+    Attributes:
+        messages: As ``chat_messages`` makes them.
+        tools: The tools, or None.
+        key: What the traces of its renderings are kept under.
+    """
+
+    messages: list[dict[str, Any]]
+    tools: list[Any] | None
+    key: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, messages: list[dict[str, Any]], tools: list[Any]) -> Conversation:
+        """Make one."""
+        known = orjson.dumps(tools) if tools else b""
+        return cls(messages, tools or None, (known, *map(message_shape, messages)))
+
+    def first(self, count: int) -> Conversation:
+        """Return the conversation as it stood after ``count`` messages."""
+        return Conversation(self.messages[:count], self.tools, self.key[: count + 1])
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """A question that a rendering asked, and the answer for which its trace holds."""
+
+    question: Expression
+    answer: Any
+    ask: Evaluate
+
+    def holds(self, messages: Sequence[Any]) -> bool:
+        """Return whether the answer is the same for other messages of the same shape."""
+        try:
+            found = self.ask(messages)
+        except Exception:
+            # The same operation on other text, out of range for instance: another rendering.
+            return False
+        return type(found) is type(self.answer) and bool(found == self.answer)
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One rendering.
+
+    Attributes:
+        pieces: What was written; literal text that stands together is one piece.
+        guards: What it holds for.
+        evaluate: What makes the text of each piece that is a leaf, in their order.
+    """
+
+    pieces: tuple[Piece, ...]
+    guards: tuple[Guard, ...]
+    evaluate: tuple[Evaluate, ...]
+
+    def of(self, messages: Sequence[Any]) -> Trace:
+        """Return the trace of other messages for which the guards hold."""
+        makes = iter(self.evaluate)
+        pieces = tuple(
+            piece._replace(text=next(makes)(messages)) if isinstance(piece, Leaf) else piece
+            for piece in self.pieces
+        )
+        return Trace(pieces, self.guards, self.evaluate)
+
+
+class ChatRenderer:
+    """One chat template, compiled.
+
+    Args:
+        templates: Texts by name; one that is named ``tool_use`` takes the conversations with tools, as in
+            transformers, where the other is named ``default``.
+        variables: What the template is given beside the messages: special tokens by name, and the
+            settings of ``--chat-template-kwargs``.
+        today: The date that templates may print.
+
+    Raises:
+        TemplateError: The template doesn't compile.
+    """
+
+    def __init__(
+        self, templates: Mapping[str, str], variables: Mapping[str, Any], today: datetime.date
+    ) -> None:
+        self._variables = dict(variables)
+        self._environment = ChatEnvironment(today)
+        tracing = TracingEnvironment(today, self._environment)
+        try:
+            self._plain = {name: self._environment.from_string(text) for name, text in templates.items()}
+            self._tracing = {name: tracing.from_string(text) for name, text in templates.items()}
+        except Exception as error:
+            raise TemplateError(f"--chat-template: can't be compiled: {error}") from None
+        self._traces: OrderedDict[tuple[Any, ...], list[Trace]] = OrderedDict()
+
+    def text(self, conversation: Conversation, prompt: bool = False) -> str:
+        """Render, as ``apply_chat_template(..., tokenize=False)`` does.
+
+        Args:
+            conversation: The conversation.
+            prompt: Whether to add the generation prompt.
+
+        Raises:
+            RecordError: ``template-error``: the template refuses the conversation, or fails on it.
+        """
+        return self._render(self._plain, conversation.messages, conversation.tools, prompt)
+
+    def trace(self, conversation: Conversation, prompt: bool = False) -> Trace:
+        """Render with every piece of text traced to where it came from.
+
+        Raises:
+            RecordError: ``template-error``; ``mask-unproven``: the traced text is not the text, as the
+                template does something that tracing doesn't follow.
+        """
+        key = (*conversation.key, prompt)
+        known = self._traces.setdefault(key, [])
+        self._traces.move_to_end(key)
+        for trace in known:
+            if all(guard.holds(conversation.messages) for guard in trace.guards):
+                return trace.of(conversation.messages)
+        trace = self._trace(conversation, prompt)
+        known.insert(0, trace)
+        del known[_KEPT_OF_SHAPE:]
+        if len(self._traces) > _KEPT:
+            self._traces.popitem(last=False)
+        return trace
+
+    def call_filter(self, *args: Any) -> Any:
+        """Run a Jinja filter, for expressions."""
+        return self._environment.call_filter(*args)
+
+    def compile(self, expression: Expression) -> Evaluate:
+        """Return a function of the messages."""
+        return compile_expression(expression, self._environment.call_filter)
+
+    def guard(self, question: Expression, answer: Any) -> Guard:
+        """Make a guard."""
+        return Guard(question, answer, self.compile(question))
+
+    def _trace(self, conversation: Conversation, prompt: bool) -> Trace:
+        text = self.text(conversation, prompt)
+        recorder = Recorder()
+        messages = traced_messages(conversation.messages, recorder)
+        tools = traced_tools(conversation.tools, recorder)
+        try:
+            traced = self._render(self._tracing, messages, tools, prompt)
+        except RecordError:
+            traced = ""
+        if plain(traced) != text:
+            raise RecordError("mask-unproven", "", "a template whose text can be traced", "other text")
+        pieces = merged(traced.pieces) if isinstance(traced, Traced) else (text,)
+        guards = tuple(self.guard(question, answer) for question, answer in recorder.guards.items())
+        evaluate = tuple(self.compile(piece.expression) for piece in pieces if isinstance(piece, Leaf))
+        return Trace(pieces, guards, evaluate)
+
+    def _render(self, compiled: Mapping[str, Any], messages: list[Any], tools: Any, prompt: bool) -> str:
+        name = "tool_use" if tools is not None and "tool_use" in compiled else "default"
+        try:
+            rendered: str = compiled[name].render(
+                messages=messages,
+                tools=tools,
+                documents=None,
+                add_generation_prompt=prompt,
+                **self._variables,
+            )
+        except Exception as error:
+            # Templates are code of strangers: they raise on purpose, and fail in every other way too.
+            raise RecordError(
+                "template-error",
+                "",
+                "a dialogue that the chat template takes",
+                f"{type(error).__name__}: {error}",
+            ) from None
+        return rendered
+
+
+def merged(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
+    """Join literal pieces that stand together, and drop empty ones."""
+    found: list[Piece] = []
+    for piece in pieces:
+        if isinstance(piece, Leaf | Mark):
+            found.append(piece)
+        elif found and isinstance(found[-1], str):
+            found[-1] += str(piece)
+        elif piece:
+            found.append(str(piece))
+    return tuple(found)

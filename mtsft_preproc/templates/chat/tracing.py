@@ -1,0 +1,336 @@
+"""Strings that know what they were made of, and write down what is asked about them.
+
+A chat template is run once on strings of this kind. The text that it writes then comes in pieces: some are
+the template's own, some came from the dialogue, and each of those knows from which message and through
+which operations. Every question that the template asked on the way (is it empty? does it start with...?) is
+noted with its answer, a *guard*. The template is a pure function of what it asks, so for another dialogue of the
+same shape that answers all of them alike, it writes the same pieces with other words in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+from markupsafe import Markup, escape
+
+from mtsft_preproc.templates.chat.expressions import Expression, constant, shape_of
+
+__all__ = [
+    "CLOSE",
+    "OPEN",
+    "OUTSIDE",
+    "Leaf",
+    "Mark",
+    "Object",
+    "Piece",
+    "Recorder",
+    "Traced",
+    "call_method",
+    "expression_of",
+    "is_traced",
+    "owners_of",
+    "plain",
+    "recorder_of",
+]
+
+#: Owner of what comes from the tools: no message.
+OUTSIDE = -1
+
+
+class Leaf(NamedTuple):
+    """A piece of text that came from the dialogue.
+
+    Attributes:
+        expression: How it is made.
+        text: The text, for the dialogue that was traced.
+        owners: Numbers of the messages that it came from, and ``OUTSIDE`` for the tools.
+    """
+
+    expression: Expression
+    text: str
+    owners: frozenset[int]
+
+
+class Mark(NamedTuple):
+    """The border of a ``{% generation %}`` block."""
+
+    opens: bool
+
+
+OPEN, CLOSE = Mark(True), Mark(False)
+
+Piece = str | Leaf | Mark
+
+
+class Recorder:
+    """Writes down the guards of one run."""
+
+    def __init__(self) -> None:
+        #: Answer by question, in the order in which they were asked.
+        self.guards: dict[Expression, Any] = {}
+
+    def answer(self, question: Expression, answer: Any) -> Any:
+        """Note what was asked, and what the answer was."""
+        self.guards[question] = answer
+        return answer
+
+    def result(self, expression: Expression, value: Any, owners: frozenset[int]) -> Any:
+        """Return the result of an operation on traced strings: traced where it is text, else noted."""
+        if isinstance(value, str):
+            made = Traced.of((Leaf(expression, str.__str__(value), owners),), self)
+            made.safe = isinstance(value, Markup)
+            return made
+        if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+            self.answer(("len", expression), len(value))
+            items = [
+                self.result(("item", expression, index), item, owners) for index, item in enumerate(value)
+            ]
+            return type(value)(items)
+        return self.answer(expression, value)
+
+
+class Traced(str):
+    """A string in pieces. Compares, hashes and prints as the string that it is."""
+
+    pieces: tuple[Piece, ...]
+    recorder: Recorder
+    #: Whether it is what the filter ``safe`` makes: added to another string, it escapes that one.
+    safe: bool = False
+
+    @classmethod
+    def of(cls, pieces: Iterable[Piece], recorder: Recorder) -> Traced:
+        """Make one of pieces."""
+        pieces = tuple(pieces)
+        text = "".join(_text(piece) for piece in pieces)
+        made = str.__new__(cls, text)
+        made.pieces, made.recorder = pieces, recorder
+        return made
+
+    @classmethod
+    def joined(cls, parts: Iterable[Any]) -> str:
+        """Join strings, traced and plain; the result is traced if one of them is."""
+        pieces: list[Piece] = []
+        recorder: Recorder | None = None
+        for part in parts:
+            if isinstance(part, Traced):
+                pieces += part.pieces
+                recorder = part.recorder
+            else:
+                pieces.append(str(part))
+        return "".join(map(_text, pieces)) if recorder is None else cls.of(pieces, recorder)
+
+    @property
+    def owners(self) -> frozenset[int]:
+        """Of all pieces."""
+        return frozenset().union(*[piece.owners for piece in self.pieces if isinstance(piece, Leaf)])
+
+    def __str__(self) -> str:
+        return self
+
+    def __bool__(self) -> bool:
+        return bool(self.recorder.answer(("truth", expression_of(self)), bool(plain(self))))
+
+    def __add__(self, other: str) -> str:
+        return _added(self, other)
+
+    def __radd__(self, other: str) -> str:
+        return _added(other, self)
+
+    def __rmod__(self, other: str) -> Any:
+        return call_method(self.recorder, "__mod__", other, (self,), {})
+
+    def __iter__(self) -> Iterator[str]:
+        self.pin()
+        return iter(plain(self))
+
+    def __hash__(self) -> int:
+        self.pin()
+        return hash(plain(self))
+
+    def pin(self) -> None:
+        """Note the whole value: something is done with it that can't be followed."""
+        expression = expression_of(self)
+        if expression[0] != "const":
+            self.recorder.answer(("call", "__eq__", expression, (constant(plain(self)),), ()), True)
+
+
+def call_method(
+    recorder: Recorder, name: str, own: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Call a method of ``str`` with traced strings among what it is given."""
+    value = getattr(str, name)(plain(own), *map(plain, args), **plain(kwargs))
+    if value is NotImplemented:
+        return value
+    named = tuple((key, expression_of(arg)) for key, arg in kwargs.items())
+    expression = ("call", name, expression_of(own), tuple(map(expression_of, args)), named)
+    return recorder.result(expression, value, owners_of((own, args, kwargs)))
+
+
+def _added(left: str, right: str) -> str:
+    if not _is_safe(left) and not _is_safe(right):
+        return Traced.joined((left, right))
+    both = Traced.joined([part if _is_safe(part) else _escaped(part) for part in (left, right)])
+    if isinstance(both, Traced):
+        both.safe = True
+    return both
+
+
+def _is_safe(part: str) -> bool:
+    return isinstance(part, Markup) or (isinstance(part, Traced) and part.safe)
+
+
+def _escaped(part: str) -> str:
+    """Return ``part`` with its HTML characters escaped, as ``+`` of what is marked safe does."""
+    value = str.__str__(escape(plain(part)))
+    if not isinstance(part, Traced):
+        return value
+    expression = ("filter", "escape", (expression_of(part),), ())
+    return Traced.of((Leaf(expression, value, part.owners),), part.recorder)
+
+
+def _method(name: str) -> Callable[..., Any]:
+    def method(self: Traced, *args: Any, **kwargs: Any) -> Any:
+        return call_method(self.recorder, name, self, args, kwargs)
+
+    method.__name__ = name
+    return method
+
+
+_COMPARES = {"__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__contains__", "__len__"}
+_DUNDERS = _COMPARES | {"__getitem__", "__mul__", "__rmul__", "__mod__"}
+for _name in dir(str):
+    if _name in _DUNDERS or not _name.startswith("__"):
+        setattr(Traced, _name, _method(_name))
+
+
+class Object(dict[str, Any]):
+    """A JSON object of the dialogue whose inside is only looked at where the template does.
+
+    ``tojson`` takes it whole. Anything else that is done with it notes its shape (keys, numbers, lengths,
+    but not its strings) and goes on with what lies in it.
+
+    Args:
+        value: The object.
+        path: Where it stands in the messages.
+        recorder: Takes the guards.
+    """
+
+    def __init__(self, value: dict[str, Any], path: tuple[Any, ...], recorder: Recorder) -> None:
+        super().__init__(value)
+        self.path, self.recorder = path, recorder
+        self._opened: dict[Any, Any] | None = None
+
+    def open(self) -> dict[Any, Any]:
+        """Return what lies in it."""
+        if self._opened is None:
+            value = {key: dict.__getitem__(self, key) for key in dict.keys(self)}
+            self.recorder.answer(("shape", ("at", self.path)), shape_of(value))
+            self._opened = self._wrap(value, self.path)
+        return self._opened
+
+    def _wrap(self, value: Any, path: tuple[Any, ...]) -> Any:
+        owners = frozenset((path[0],))
+        if isinstance(value, str):
+            return Traced.of((Leaf(("at", path), value, owners),), self.recorder)
+        if isinstance(value, dict):
+            # A key is data too, though the shape has pinned it.
+            return {
+                Traced.of((Leaf(constant(key), key, owners),), self.recorder): self._wrap(
+                    item, (*path, key)
+                )
+                for key, item in value.items()
+            }
+        if isinstance(value, list):
+            return [self._wrap(item, (*path, number)) for number, item in enumerate(value)]
+        return value
+
+
+def _opened(name: str) -> Callable[..., Any]:
+    def method(self: Object, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self.open(), name)(*args, **kwargs)
+
+    method.__name__ = name
+    return method
+
+
+for _name in (
+    "__getitem__",
+    "__iter__",
+    "__len__",
+    "__contains__",
+    "__eq__",
+    "get",
+    "keys",
+    "values",
+    "items",
+):
+    setattr(Object, _name, _opened(_name))
+
+
+def plain(value: Any) -> Any:
+    """Return ``value`` with plain strings and dicts for traced ones."""
+    if isinstance(value, Traced):
+        return str.__str__(value)
+    if isinstance(value, Object):
+        return {key: dict.__getitem__(value, key) for key in dict.keys(value)}
+    if isinstance(value, dict):
+        return {plain(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(plain, value)) if not hasattr(value, "_fields") else value
+    return value
+
+
+def expression_of(value: Any) -> Expression:
+    """Return how a value is made."""
+    if isinstance(value, Traced):
+        parts = [
+            piece.expression if isinstance(piece, Leaf) else constant(piece)
+            for piece in value.pieces
+            if not isinstance(piece, Mark)
+        ]
+        return parts[0] if len(parts) == 1 else ("cat", tuple(parts))
+    if isinstance(value, Object):
+        return ("at", value.path)
+    if isinstance(value, dict):
+        return ("dict", tuple((expression_of(key), expression_of(item)) for key, item in value.items()))
+    if isinstance(value, list | tuple):
+        return ("list", tuple(map(expression_of, value)))
+    return constant(value)
+
+
+def owners_of(value: Any) -> frozenset[int]:
+    """Return the messages that the traced strings in ``value`` came from."""
+    if isinstance(value, Traced):
+        return value.owners
+    if isinstance(value, Object):
+        return frozenset((value.path[0],))
+    inner: Iterable[Any] = ()
+    if isinstance(value, dict):
+        inner = (*dict.keys(value), *dict.values(value))
+    elif isinstance(value, list | tuple):
+        inner = value
+    return frozenset().union(*map(owners_of, inner))
+
+
+def is_traced(value: Any) -> bool:
+    """Return whether a traced value lies in ``value``."""
+    if isinstance(value, Traced | Object):
+        return True
+    if isinstance(value, dict):
+        return any(map(is_traced, dict.keys(value))) or any(map(is_traced, dict.values(value)))
+    return isinstance(value, list | tuple) and any(map(is_traced, value))
+
+
+def recorder_of(value: Any) -> Recorder:
+    """Return the recorder of the first traced value in ``value``."""
+    if isinstance(value, Traced | Object):
+        return value.recorder
+    inner = (*dict.keys(value), *dict.values(value)) if isinstance(value, dict) else value
+    return next(recorder_of(item) for item in inner if is_traced(item))
+
+
+def _text(piece: Piece) -> str:
+    if isinstance(piece, Leaf):
+        return piece.text
+    return "" if isinstance(piece, Mark) else str.__str__(piece)

@@ -1,0 +1,130 @@
+"""Renders a chat template on traced strings."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterable
+from types import BuiltinMethodType
+from typing import Any
+
+from jinja2 import nodes
+from jinja2.runtime import Context
+from jinja2.visitor import NodeTransformer
+
+from mtsft_preproc.templates.chat.environment import ChatEnvironment
+from mtsft_preproc.templates.chat.tracing import (
+    CLOSE,
+    OPEN,
+    Recorder,
+    Traced,
+    call_method,
+    expression_of,
+    is_traced,
+    owners_of,
+    plain,
+    recorder_of,
+)
+
+__all__ = ["TracingEnvironment"]
+
+#: Filters that pick and move whole values; they never look into a string by means that go unnoticed.
+_MOVES = frozenset(
+    {
+        "attr", "batch", "count", "d", "default", "dictsort", "first", "groupby", "items", "last", "length",
+        "list", "map", "max", "min", "reject", "rejectattr", "reverse", "select", "selectattr", "slice",
+        "sort", "string", "unique",
+    }
+)  # fmt: skip
+_CONCAT, _IN = "_concat", "_in"
+
+
+class TracingEnvironment(ChatEnvironment):
+    """A chat environment in which no operation loses sight of where text came from.
+
+    Args:
+        today: As for :class:`ChatEnvironment`.
+        reference: The plain environment; filters are run there.
+    """
+
+    def __init__(self, today: datetime.date, reference: ChatEnvironment) -> None:
+        super().__init__(today)
+        self._reference = reference
+        for name in self.filters:
+            if name not in _MOVES:
+                self.filters[name] = self._traced_filter(name, self.filters[name])
+        self.filters[_CONCAT] = lambda *parts: Traced.joined(parts)
+        self.tests[_IN] = _contains
+        for name in ("sequence", "iterable"):
+            # Jinja measures the length, which would be noted; text always is one.
+            self.tests[name] = _or_text(self.tests[name])  # type: ignore[arg-type]
+
+    @staticmethod
+    def concat(parts: Iterable[str]) -> str:
+        """Join what a template wrote."""
+        return Traced.joined(parts)
+
+    def mark_generated(self, body: str) -> str:
+        """Return a generation block with its borders."""
+        recorder = body.recorder if isinstance(body, Traced) else Recorder()
+        pieces = body.pieces if isinstance(body, Traced) else (body,)
+        return Traced.of((OPEN, *pieces, CLOSE), recorder)
+
+    def call(self, context: Context, function: Any, *args: Any, **kwargs: Any) -> Any:
+        """Call what a template calls; methods of plain strings may be given traced ones."""
+        if isinstance(function, BuiltinMethodType) and isinstance(function.__self__, str):
+            # Compiled templates pass their scopes along, under these names.
+            named = {
+                key: value for key, value in kwargs.items() if key not in ("_loop_vars", "_block_vars")
+            }
+            if is_traced(args) or is_traced(named):
+                recorder = recorder_of((*args, named))
+                return call_method(recorder, function.__name__, function.__self__, args, named)
+        return super().call(context, function, *args, **kwargs)
+
+    def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
+        return super()._generate(_Rewrite().visit(source), *args, **kwargs)
+
+    def _traced_filter(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a filter that runs on plain values and gives back a traced result."""
+        passes = getattr(function, "jinja_pass_arg", None)
+
+        def filtered(*args: Any, **kwargs: Any) -> Any:
+            given = args[1:] if passes else args
+            if not is_traced(given) and not is_traced(kwargs):
+                return function(*args, **kwargs)
+            recorder = recorder_of((*given, kwargs))
+            first, *rest = plain(given)
+            value = self._reference.call_filter(name, first, rest, plain(kwargs))
+            named = tuple((key, expression_of(arg)) for key, arg in kwargs.items())
+            expression = ("filter", name, tuple(map(expression_of, given)), named)
+            return recorder.result(expression, value, owners_of((given, kwargs)))
+
+        if passes:
+            filtered.jinja_pass_arg = passes  # type: ignore[attr-defined]
+        return filtered
+
+
+class _Rewrite(NodeTransformer):
+    """Makes calls of the operations that Python would run out of sight: ``~`` and ``in``."""
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        first, *rest = node.nodes
+        return nodes.Filter(first, _CONCAT, rest, [], None, None, lineno=node.lineno)
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        if len(node.ops) != 1 or node.ops[0].op not in ("in", "notin"):
+            return node
+        test = nodes.Test(node.expr, _IN, [node.ops[0].expr], [], None, None, lineno=node.lineno)
+        return nodes.Not(test, lineno=node.lineno) if node.ops[0].op == "notin" else test
+
+
+def _contains(value: Any, container: Any) -> bool:
+    if isinstance(value, Traced) and isinstance(container, str) and not isinstance(container, Traced):
+        return bool(call_method(value.recorder, "__contains__", container, (value,), {}))
+    return value in container
+
+
+def _or_text(test: Callable[..., bool]) -> Callable[..., bool]:
+    return lambda value: isinstance(value, Traced) or test(value)

@@ -1,0 +1,237 @@
+"""What the model generated in a rendered conversation, derived in two ways that must agree.
+
+The first way looks at one rendering: where do the words of a message stand, and what did the template write
+around them? The second looks at what a serving engine does: it renders the history with the generation
+prompt, the model goes on from its end, and what ends the turn is what follows the words where the message
+is the last one. A turn is proven where the words of the first lie in the stretch of the second, with nobody
+else's among them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mtsft_preproc.errors import RecordError
+from mtsft_preproc.templates.chat.expressions import paths
+from mtsft_preproc.templates.chat.written import Extent, Written
+from mtsft_preproc.tokenization import SpecialText
+
+__all__ = ["Turn", "prove_turn"]
+
+_REASONING = frozenset({"reasoning_content", "thinking"})
+_WORD = "(?:think|THINK|Think|thought|reason)"
+_THINK = rf"(?:<[^<>\s]*{_WORD}[^<>]*>|\[/?{_WORD}[^\[\]]*\])"
+#: As Gemma 4 writes it.
+_CHANNEL = r"<\|channel>thought\s*(?:<channel\|>)?"
+#: A thought without a thought in it, or what is left of it behind a prompt that opens one.
+_EMPTY_THOUGHT = re.compile(rf"\s*(?:{_CHANNEL}|<channel\|>|{_THINK}\s*(?:{_THINK})?)\s*")
+#: What a generation prompt may write beyond the header.
+_OPENED = re.compile(rf"(?:\s|{_THINK}|{_CHANNEL})*")
+_OPEN_TAG = re.compile(r"[<\[][^<>\[\]]*$")
+
+
+@dataclass(slots=True)
+class Turn:
+    """What the model generated in one message.
+
+    Attributes:
+        message: Number of the message.
+        start: Where it starts in the rendered text.
+        end: Where it ends, the stop token included.
+        stop: Text of the special tokens that end it, or ``""`` where none does.
+        prompt_same: Whether the text in front is what the model sees when it serves.
+        reply_same: Whether the turn reads as it does where it is the last one.
+    """
+
+    message: int
+    start: int
+    end: int
+    stop: str
+    prompt_same: bool
+    reply_same: bool
+
+    @property
+    def stable(self) -> bool:
+        """Whether it is trained in the text that it is generated in."""
+        return self.prompt_same and self.reply_same
+
+
+def prove_turn(
+    message: int,
+    full: Written,
+    prompt: Written,
+    reply: Written,
+    history: Callable[[], Written],
+    special: SpecialText,
+) -> Turn:
+    """Find what the model generated in a message.
+
+    Args:
+        message: Its number in the conversation.
+        full: The whole conversation.
+        prompt: What stands in front of the message, with the generation prompt.
+        reply: The conversation up to the message.
+        history: What stands in front of the message, without the generation prompt.
+        special: Finds special tokens in text.
+
+    Raises:
+        RecordError: ``mask-unproven``: the two ways disagree.
+    """
+    alone = reply.extent(message)
+    extent = full.extent(message, reply)
+    if alone is not None and extent is None and alone.start < alone.end:
+        # The template forgets the message once the dialogue has gone on.
+        place = full.gap(message)[0]
+        return Turn(message, place, place, "", False, False)
+    alone = alone or _nothing_said(message, reply, prompt, history)
+    extent = extent or _nothing_said(message, full, prompt, history)
+    if extent.mixed or alone.mixed or alone.quoted:
+        raise _unproven(message, "words of its own", "words that the template mixed with others'")
+    opened, same = _opening(message, full, prompt, extent, history)
+    if full.marked:
+        start, end = _marked(message, full, extent)
+        if start == end:
+            return Turn(message, start, end, "", same, True)
+        closing = full.text[extent.end : end]
+        length, stop = _stop(closing, closing, special)
+        same = same and start <= opened
+        start = max(start, opened)
+    else:
+        follows = full.text[extent.end : extent.after]
+        length, stop = _stop(follows, reply.text[alone.end : alone.after], special)
+        start = opened
+        empty = _EMPTY_THOUGHT.match(full.text, start, extent.start)
+        if empty and not _reasons(full, extent):
+            start, same = empty.end(), False
+    end = extent.end + length
+    if start > end or full.has_others(start, end, message):
+        raise _unproven(message, "a turn of its own", repr(full.text[max(0, start - 20) : end + 20]))
+    skip = max(start - extent.start, 0)
+    # A stop that is the next header doesn't stand there yet where the turn is the last.
+    own = length if reply.text[alone.end : alone.after].strip() else 0
+    text = full.cut(extent.start + skip, extent.end + own)
+    reply_same = text == reply.cut(alone.start + skip, alone.end + own)
+    return Turn(message, start, end, stop, same, reply_same)
+
+
+def _opening(
+    message: int, full: Written, prompt: Written, extent: Extent, history: Callable[[], Written]
+) -> tuple[int, bool]:
+    """Return where the model goes on from, and whether the text up to there is the serving engine's."""
+    if full.text.startswith(prompt.text):
+        start = len(prompt.text)
+        if extent.before <= start <= extent.end:
+            return start, full.cut(0, start) == prompt.cut(0, start)
+    # The history reads differently in hindsight, or the prompt opens a thought that the text doesn't have.
+    header = full.text[extent.before : extent.start]
+    return extent.before + _header(message, header, prompt, history), False
+
+
+def _header(message: int, header: str, prompt: Written, history: Callable[[], Written]) -> int:
+    """Return how much of the text between two messages is what a generation prompt writes, too.
+
+    Args:
+        message: Number of the message behind the text.
+        header: The text.
+        prompt: The history with the generation prompt.
+        history: Without it.
+
+    Raises:
+        RecordError: ``mask-unproven``: none of it is.
+    """
+    asked = prompt.text[prompt.last_words(len(prompt.text)) :]
+    common = _common(asked, header)
+    if common < min(len(asked), len(header)):
+        # Not in the midst of a tag: `<` is no common start of `<think>` and `</think>`.
+        tag = _OPEN_TAG.search(header, 0, common)
+        common = tag.start() if tag else common
+    if common == len(header) or _OPENED.fullmatch(asked, common):
+        return common
+    earlier = history().text
+    added = prompt.text[len(earlier) :] if prompt.text.startswith(earlier) else ""
+    if added.strip() and added in header:
+        return header.rindex(added) + len(added)
+    if asked.strip() and asked.split() == header.split():
+        return len(header)
+    raise _unproven(message, f"the generation prompt {asked!r}", f"{header!r}")
+
+
+def _nothing_said(
+    message: int, written: Written, prompt: Written, history: Callable[[], Written]
+) -> Extent:
+    """Return the place of a message without words: behind its header, and the empty thought there."""
+    before, after = written.gap(message)
+    if written.text.startswith(prompt.text):
+        place = len(prompt.text)
+    else:
+        place = before + _header(message, written.text[before:after], prompt, history)
+    if not before <= place <= after:
+        raise _unproven(message, "words of the message", "none in the rendered text")
+    empty = _EMPTY_THOUGHT.match(written.text, place, after)
+    place = empty.end() if empty else place
+    return Extent(before, place, place, after, False, False)
+
+
+def _marked(message: int, full: Written, extent: Extent) -> tuple[int, int]:
+    """Return the generation blocks that hold the message's words, or nothing where none touches them."""
+    blocks = [
+        (start, end) for start, end in full.marked if start <= extent.end and end >= extent.start
+        and not full.has_others(start, end, message)
+    ]  # fmt: skip
+    if not blocks:
+        return extent.start, extent.start
+    if blocks[0][0] > extent.start or blocks[-1][1] < extent.end:
+        raise _unproven(message, "words inside of {% generation %}", "words outside of it")
+    return blocks[0][0], blocks[-1][1]
+
+
+def _stop(follows: str, ends: str, special: SpecialText) -> tuple[int, str]:
+    """Return how much of the text behind a message's words ends the turn, and the tokens that do.
+
+    Args:
+        follows: What follows the words.
+        ends: What follows them where the message is the last one.
+        special: Finds special tokens.
+    """
+    if not ends.strip():
+        # The template has no stop of its own: what the model says next is the header of whoever speaks.
+        found = special.tokens(follows)
+        if found and found[0].start() == 0:
+            return found[0].end(), found[0].group()
+        return 0, ""
+    common = _common(follows, ends)
+    tokens = special.tokens(ends)
+    found = [match for match in tokens if match.end() <= common]
+    if not found:
+        for match in (*tokens[:1], *special.tokens(follows)[:1]):
+            common = min(common, match.start())
+        return len(ends[:common].rstrip()), ""
+    stop = found[0].end()
+    for match in found[1:]:
+        if match.start() == stop:
+            stop = match.end()
+    return stop, ends[found[0].start() : stop]
+
+
+def _reasons(written: Written, extent: Extent) -> bool:
+    return any(
+        words.leaf.text and any(path[1] in _REASONING for path in paths(words.leaf.expression))
+        for words in written.words
+        if extent.start <= words.start <= words.end <= extent.end
+    )
+
+
+def _common(one: str, other: str) -> int:
+    """Return how many characters two strings start with in common."""
+    count = 0
+    for left, right in zip(one, other, strict=False):
+        if left != right:
+            break
+        count += 1
+    return count
+
+
+def _unproven(message: int, expected: str, got: str) -> RecordError:
+    return RecordError("mask-unproven", f"messages[{message}]", expected, got)
