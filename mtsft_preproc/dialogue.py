@@ -20,7 +20,12 @@ REASONS: dict[str, str] = {
     "missing-field": "a field that the handler needs is absent or null",
     "wrong-type": "a field holds a value of another type than the handler needs",
     "bad-history": "the history is not a list of [question, answer] pairs of text",
+    "unsupported-message": "the chat format has no place for a message of this kind or order",
     "special-token": "text spells a special token and may not, or can't be told apart from one",
+    "template-error": "the chat template refuses the dialogue, or fails on it",
+    "not-rendered": "the chat template leaves out what the assistant says",
+    "mask-unproven": "what the model generated can't be told from the rest for certain",
+    "parity": "a trained turn is not what the model meets when it serves (--parity require)",
     "overlong": "the sample has more tokens than --seq-length",
     "nothing-trained": "no token of the sample would be trained",
 }

@@ -1,5 +1,8 @@
 """Dialogue -> segments: chat formats as data, and what renders them."""
 
+from mtsft_preproc.templates.chat import ChatRenderer, ChatTemplate
+from mtsft_preproc.templates.formats import BUILTIN, ChatFormat, Format, PromptFormat, make_format
+from mtsft_preproc.templates.probe import Probe, ProbeReport, TurnEnd, probe_dialogue, turn_ends
 from mtsft_preproc.templates.prompt_template import PromptTemplate
 from mtsft_preproc.templates.prompt_type import PromptType, Token
 from mtsft_preproc.templates.prompt_type_file import read_prompt_types
@@ -8,12 +11,24 @@ from mtsft_preproc.templates.segments import Kind
 from mtsft_preproc.templates.token_batch import Template, TokenBatch
 
 __all__ = [
+    "BUILTIN",
+    "ChatFormat",
+    "ChatRenderer",
+    "ChatTemplate",
+    "Format",
     "Kind",
+    "Probe",
+    "ProbeReport",
+    "PromptFormat",
     "PromptTemplate",
     "PromptType",
     "Template",
     "Token",
     "TokenBatch",
+    "TurnEnd",
+    "make_format",
+    "probe_dialogue",
     "prompt_types",
     "read_prompt_types",
+    "turn_ends",
 ]

@@ -2,15 +2,63 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from mtsft_preproc.errors import TemplateError
+from mtsft_preproc.dialogue import shorten
+from mtsft_preproc.errors import RecordError, TemplateError
 from mtsft_preproc.templates.prompt_type import Element, Elements, Special, Token
+from mtsft_preproc.templates.segments import Kind, SegmentBatch
 from mtsft_preproc.tokenization import Encoder, SpecialText
 
-__all__ = ["Compiled", "ConstantTable", "RoundText", "Slot"]
+__all__ = [
+    "CallSlot",
+    "Compiled",
+    "ConstantTable",
+    "Piece",
+    "RoundText",
+    "Slot",
+    "TextGuard",
+    "data",
+    "joined",
+    "ours",
+]
 
 _CONTENT, _ROUND = "{{content}}", "{{idx}}"
+_NAME, _ARGUMENTS = "{{name}}", "{{arguments}}"
+_CALL_PLACES = re.compile(f"({_NAME}|{_ARGUMENTS})")
+
+
+class Piece(NamedTuple):
+    """A part of a text that is encoded as one.
+
+    Attributes:
+        text: The part.
+        meant: Special tokens that are meant as tokens where the text spells them; None: all.
+    """
+
+    text: str
+    meant: frozenset[str] | None
+
+
+def ours(text: str) -> Piece:
+    """Return a piece that the format writes."""
+    return Piece(text, None)
+
+
+def data(text: str, meant: frozenset[str] = frozenset()) -> Piece:
+    """Return a piece that comes from the record."""
+    return Piece(text, meant)
+
+
+def joined(texts: Iterable[Sequence[Piece]], border: Piece) -> list[Piece]:
+    """Return texts with ``border`` between them."""
+    pieces: list[Piece] = []
+    for text in texts:
+        pieces += [border, *text]
+    return pieces[1:]
 
 
 @dataclass(frozen=True)
@@ -33,19 +81,45 @@ class Slot:
         """Return the element's text; ``{{idx}}`` becomes ``number``. The content is never looked into."""
         if not self.has_round:
             return f"{self.before}{content}{self.after}"
-        return self._numbered(self.before, self.after, content, number)
+        before, after = _numbered(self.before, self.after, number)
+        return f"{before}{content}{after}"
 
     def fill_marked(self, content: str, number: int) -> str:
         """Return the same with the format's own special tokens written as marks."""
-        return self._numbered(*self.marked, content, number)
-
-    @staticmethod
-    def _numbered(before: str, after: str, content: str, number: int) -> str:
-        if _ROUND in before:
-            before = before.replace(_ROUND, str(number), 1)
-        else:
-            after = after.replace(_ROUND, str(number), 1)
+        before, after = _numbered(*self.marked, number)
         return f"{before}{content}{after}"
+
+    def around(self, content: Sequence[Piece], number: int) -> list[Piece]:
+        """Return the element's text with ``content`` in its place, in pieces."""
+        before, after = _numbered(self.before, self.after, number)
+        return [ours(before), *content, ours(after)]
+
+
+def _numbered(before: str, after: str, number: int) -> tuple[str, str]:
+    if _ROUND in before:
+        return before.replace(_ROUND, str(number), 1), after
+    return before, after.replace(_ROUND, str(number), 1)
+
+
+@dataclass(frozen=True)
+class CallSlot:
+    """A string element with places for the name and the arguments of a tool call.
+
+    Attributes:
+        parts: The element's text, cut at the places, which are parts of their own.
+    """
+
+    parts: tuple[str, ...]
+
+    def fill(self, name: str, arguments: str) -> list[Piece]:
+        """Return the element's text in pieces. What the call holds is never looked into."""
+        values = {_NAME: name, _ARGUMENTS: arguments}
+        return [data(values[part]) if part in values else ours(part) for part in self.parts]
+
+    @property
+    def opens_with_text(self) -> bool:
+        """Whether text of the format tells where the call begins."""
+        return bool(self.parts[0].strip())
 
 
 @dataclass(frozen=True)
@@ -57,6 +131,86 @@ class RoundText:
     def fill(self, number: int) -> str:
         """Return the element's text."""
         return self.text.replace(_ROUND, str(number), 1)
+
+
+class TextGuard:
+    """Keeps text of records from becoming control tokens, as ``--special-tokens-in-text`` says.
+
+    Args:
+        special: The special tokens of the tokenizer.
+        in_text: ``"plain"``, ``"allow"`` or ``"reject"``.
+        always: Whether text may become a control token that it doesn't spell.
+    """
+
+    def __init__(self, special: SpecialText, in_text: str, always: bool) -> None:
+        self._special = special
+        self._in_text = in_text
+        self._always = always
+
+    def spells(self, text: str, allowed: frozenset[str] = frozenset()) -> bool:
+        """Return whether ``text`` spells a special token that isn't ``allowed``.
+
+        Raises:
+            RecordError: It does, and ``--special-tokens-in-text reject`` is set.
+        """
+        found = self._special.find(text, allowed)
+        if found:
+            self._check(found)
+        return found is not None
+
+    def guards(self, spelled: bool) -> bool:
+        """Return whether a text is encoded with the format's own control tokens written as marks."""
+        return self._in_text == "plain" and (spelled or self._always)
+
+    def add(self, pieces: Sequence[Piece], kind: Kind, batch: SegmentBatch) -> bool:
+        """Append one text, given in pieces; return whether data in it spell a special token.
+
+        Raises:
+            RecordError: As :meth:`spells`; or the text can't be encoded.
+        """
+        plain = "".join([piece.text for piece in pieces])
+        if not plain:
+            return False
+        _check_encodable(plain)
+        found = self._special.find(plain)
+        if found is None and not self.guards(False):
+            batch.add_text(plain, kind)
+            return False
+        # A token that is not the format's own shows as a difference even where it lies across pieces.
+        marked = "".join([self._special.mark(piece.text, piece.meant) for piece in pieces])
+        spelled = self._special.mark(plain) != marked
+        if spelled:
+            self._check(self._found_in(pieces) or found or "")
+        if self.guards(spelled):
+            batch.add_guarded(marked, kind)
+        else:
+            batch.add_text(plain, kind)
+        return spelled
+
+    def _found_in(self, pieces: Sequence[Piece]) -> str | None:
+        """Return the first special token that data spell, alone or together with the format's text."""
+        own: set[str] = set()
+        for text, meant in pieces:
+            if meant is not None:
+                found = self._special.find(text, meant)
+                if found:
+                    return found
+            while token := self._special.find(text, own):
+                own.add(token)
+        return self._special.find("".join([piece.text for piece in pieces]), own)
+
+    def _check(self, found: str) -> None:
+        if self._in_text == "reject":
+            raise RecordError("special-token", "", "text without control tokens", repr(found))
+
+
+def _check_encodable(text: str) -> None:
+    """Refuse what an escape in JSON text hid from the readers."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        got = shorten(text[max(0, error.start - 20) : error.end + 20])
+        raise RecordError("lone-surrogate", "", "text that UTF-8 can encode", got) from None
 
 
 #: What an element becomes: the number of a constant, or text with places in it.
@@ -113,6 +267,24 @@ class ConstantTable:
             parts.append(part)
         return tuple(parts)
 
+    def compile_call(self, elements: Elements) -> tuple[int | CallSlot, ...]:
+        """Compile a format that has places for the name and the arguments of a call.
+
+        Raises:
+            TemplateError: As :meth:`compile`.
+        """
+        parts: list[int | CallSlot] = []
+        for element in elements:
+            if isinstance(element, str) and _CALL_PLACES.search(element):
+                parts.append(CallSlot(tuple(_CALL_PLACES.split(element))))
+                continue
+            part = self._compile(element)
+            if isinstance(part, int):
+                parts.append(part)
+            elif part is not None:
+                raise TemplateError(f"{element!r}: a tool call has a place for name and arguments alone")
+        return tuple(parts)
+
     def _compile(self, element: Element) -> int | Slot | RoundText | None:
         spec = self._encoder.spec
         if isinstance(element, Token):
@@ -131,7 +303,7 @@ class ConstantTable:
             return Slot(before, after, marked, _ROUND in before + after)
         if _ROUND in element:
             return RoundText(element)
-        for placeholder in ("{{name}}", "{{arguments}}"):
+        for placeholder in (_NAME, _ARGUMENTS):
             if placeholder in element:
                 raise TemplateError(f"{placeholder} belongs to a tool call, not to text: {element!r}")
         return self.add_text(element) if element else None

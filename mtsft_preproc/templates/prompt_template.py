@@ -3,18 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from mtsft_preproc.dialogue import Dialogue, Message, Role
+from mtsft_preproc.dialogue import Dialogue, Message, Role, shorten
 from mtsft_preproc.errors import RecordError, TemplateError
 from mtsft_preproc.templates.assembly import assemble
-from mtsft_preproc.templates.elements import Compiled, ConstantTable, RoundText, Slot
+from mtsft_preproc.templates.elements import (
+    CallSlot,
+    Compiled,
+    ConstantTable,
+    Piece,
+    RoundText,
+    Slot,
+    TextGuard,
+    data,
+    joined,
+    ours,
+)
 from mtsft_preproc.templates.prompt_type import PromptType, Style
 from mtsft_preproc.templates.segments import Kind, SegmentBatch
-from mtsft_preproc.templates.thinking import Thinking
+from mtsft_preproc.templates.thinking import Reply, Thinking
 from mtsft_preproc.templates.token_batch import Template, TokenBatch
+from mtsft_preproc.templates.tool_text import (
+    RESULT_CLOSES,
+    RESULT_OPENS,
+    arguments_text,
+    in_rounds,
+    tool_formats,
+    tools_text,
+)
 from mtsft_preproc.tokenization import Encoder, FlatIds, SpecialText
 
 __all__ = ["PromptTemplate"]
+
+
+#: Content of a message: text of the record, or text that the format has a part in.
+Content = str | list[Piece]
+
+
+def _opening(elements: Compiled) -> Compiled:
+    """Return a reply's format without what stands behind the content."""
+    found: list[int | Slot | RoundText] = []
+    for element in elements:
+        if isinstance(element, Slot):
+            return (*found, replace(element, after="", marked=(element.marked[0], "")))
+        found.append(element)
+    return elements
 
 
 class PromptTemplate(Template):
@@ -41,14 +75,36 @@ class PromptTemplate(Template):
     ) -> None:
         self.prompt_type = prompt_type
         self._encoder = encoder
-        self._in_text = special_tokens_in_text
-        self._special = SpecialText(encoder.spec)
-        table = ConstantTable(encoder, self._special)
+        self._special = special = SpecialText(encoder.spec)
+        self._guard = TextGuard(special, special_tokens_in_text, encoder.spec.normalizes_special)
+        table = ConstantTable(encoder, special)
         style = prompt_type.style
         self._prefix = table.compile(prompt_type.prefix)
         self._separator = () if style is Style.NO_SEPARATOR else table.compile(prompt_type.separator)
+        self._compile_system(table)
+        user = table.compile(prompt_type.user)
+        observation = prompt_type.observation
+        self._formats: dict[Role, Compiled] = {
+            Role.USER: user,
+            Role.OBSERVATION: user if observation is None else table.compile(observation),
+            Role.ASSISTANT: table.compile(prompt_type.reply_format()),
+        }
+        self._compile_tools(table)
+        words = prompt_type.thought_words if style is Style.REASONING else None
+        tokens = [token.text for token in encoder.spec.added if token.special]
+        meant = frozenset(text for text in tokens if text in "".join(words or ()))
+        self._thinking = Thinking(words, enable_thinking, meant)
+        self._empty_thought = table.add_text(self._thinking.empty) if words else -1
+        eos = table.add([encoder.spec.eos_id])
+        self._closing = (eos,) * (int(prompt_type.efficient_eos) + int(append_eod))
+        self.late_stop_id = encoder.spec.eos_id if prompt_type.efficient_eos else None
+        self._constants = FlatIds.of(table.ids)
+        self._bos = frozenset(table.bos)
+
+    def _compile_system(self, table: ConstantTable) -> None:
+        prompt_type = self.prompt_type
         self._system = table.compile(prompt_type.system)
-        self._system_in_user = style is Style.SYSTEM_IN_USER
+        self._system_in_user = prompt_type.style is Style.SYSTEM_IN_USER
         if self._system_in_user and [type(part) for part in self._system] != [Slot]:
             raise TemplateError(
                 f"prompt type {prompt_type.name!r}: its system format goes into the user's first "
@@ -60,29 +116,27 @@ class PromptTemplate(Template):
             if self._system_in_user or not prompt_type.default_system
             else table.compile_filled(prompt_type.system, prompt_type.default_system)
         )
-        user = table.compile(prompt_type.user)
-        observation = prompt_type.observation
-        self._formats: dict[Role, Compiled] = {
-            Role.USER: user,
-            Role.OBSERVATION: user if observation is None else table.compile(observation),
-            Role.ASSISTANT: table.compile(prompt_type.reply_format()),
-        }
-        self._thinking = (
-            Thinking(prompt_type.thought_words, enable_thinking) if style is Style.REASONING else None
+
+    def _compile_tools(self, table: ConstantTable) -> None:
+        name, function = self.prompt_type.tool_format, self.prompt_type.function_format()
+        if name not in tool_formats:
+            raise TemplateError(
+                f"prompt type {self.prompt_type.name!r}: unknown tool_format {name!r}; "
+                f"available: {', '.join(sorted(tool_formats))}"
+            )
+        self._tool_format = tool_formats[name]
+        holds_content = any("{{content}}" in element for element in function if isinstance(element, str))
+        #: Format of all calls of a message, as content; or else of each call.
+        self._function = table.compile(function) if holds_content else None
+        self._call = () if holds_content else table.compile_call(function)
+        first = self._call[0] if self._call else None
+        self._call_opens = not isinstance(first, CallSlot) or first.opens_with_text
+        self._reply_opening = _opening(self._formats[Role.ASSISTANT])
+        self._joins_results = any(
+            element.before.endswith(RESULT_OPENS) and element.after.startswith(RESULT_CLOSES)
+            for element in self._formats[Role.OBSERVATION]
+            if isinstance(element, Slot)
         )
-        self._empty_thought = table.add_text(self._thinking.empty) if self._thinking else -1
-        # A reply that thinks holds the special tokens of the thought words, and means them.
-        self._thought_tokens = frozenset(
-            token.text
-            for token in encoder.spec.added
-            if self._thinking and token.special and token.text in self._thinking.empty
-        )
-        eos = table.add([encoder.spec.eos_id])
-        self._closing = (eos,) * (int(prompt_type.efficient_eos) + int(append_eod))
-        self.late_stop_id = encoder.spec.eos_id if prompt_type.efficient_eos else None
-        self._constants = FlatIds.of(table.ids)
-        self._bos = frozenset(table.bos)
-        self._guard_all = encoder.spec.normalizes_special
 
     def encode(self, dialogues: Sequence[Dialogue], trained: Sequence[Sequence[bool]]) -> TokenBatch:
         segments = SegmentBatch()
@@ -113,82 +167,151 @@ class PromptTemplate(Template):
             RecordError: The dialogue can't be rendered; ``batch`` then holds a part of it.
         """
         spelled = False
-        messages = dialogue.messages
-        for place in range(0, len(messages), 2):
-            source, target = messages[place], messages[place + 1]
-            number = place // 2
-            reply, thought_kind = self._think(target.text)
-            if place == 0:
-                spelled |= self._open(dialogue.system, source, batch)
+        governed = self._tool_format.governs and bool(dialogue.tools)
+        rounds = in_rounds(dialogue.messages, self._joins_results or governed)
+        for number, (place, sources, target) in enumerate(rounds):
+            reply = self._thinking.reply(target, place + len(sources))
+            content, thoughts, empty_thought = reply
+            source = self._source(sources, governed)
+            if number == 0:
+                spelled |= self._open(dialogue, sources[0].role, source, batch)
             else:
                 self._fill(self._separator, "", number, Kind.CONTEXT, batch)
-                spelled |= self._message(source, source.text, number, Kind.CONTEXT, batch)
-            if thought_kind is Kind.CONTEXT:
+                spelled |= self._message(sources[0].role, source, number, Kind.CONTEXT, batch)
+            if empty_thought is Kind.CONTEXT:
                 batch.add_constant(self._empty_thought, Kind.CONTEXT)
-            batch.end_message()
-            if thought_kind is Kind.GENERATED:
+            for _ in sources:
+                # Results that are written as one belong to the first; each message keeps its number.
+                batch.end_message()
+            if empty_thought is Kind.GENERATED:
                 batch.add_constant(self._empty_thought, Kind.GENERATED)
-            spelled |= self._message(target, reply, number, Kind.GENERATED, batch)
-            if place == len(messages) - 2:
+            if target.tool_calls:
+                spelled |= self._calls(
+                    target, reply, f"messages[{place + len(sources)}]", governed, number, batch
+                )
+            else:
+                said = self._thinking.said(reply) if thoughts else content
+                spelled |= self._message(Role.ASSISTANT, said, number, Kind.GENERATED, batch)
+            if number == len(rounds) - 1:
                 for constant in self._closing:
                     batch.add_constant(constant, Kind.GENERATED)
             batch.end_message()
         return ["special-token-in-text"] if spelled else []
 
-    def _open(self, own_system: str, source: Message, batch: SegmentBatch) -> bool:
+    def _open(self, dialogue: Dialogue, role: Role, source: Content, batch: SegmentBatch) -> bool:
         """Append what stands before and with the first message; return whether a text spells a token."""
         self._fill(self._prefix, "", 0, Kind.PREFIX, batch)
-        if self._system_in_user and (own_system or self.prompt_type.default_system):
-            return self._system_and_source(own_system, source, batch)
-        spelled = self._spells(own_system)
-        if own_system:
-            guarded = self._guards(spelled)
-            self._fill(self._system, own_system, 0, Kind.SYSTEM, batch, guarded)
+        spelled = False
+        if self._system_in_user:
+            front = [piece for text in self._system_texts(dialogue) for piece in self._in_system(text)]
+            if front:
+                source = [*front, *([data(source)] if isinstance(source, str) else source)]
+        elif dialogue.tools:
+            for text in self._system_texts(dialogue):
+                spelled |= self._pieces(self._system, text, 0, Kind.SYSTEM, batch)
+        elif dialogue.system:
+            spelled = self._guard.spells(dialogue.system)
+            guarded = self._guard.guards(spelled)
+            self._fill(self._system, dialogue.system, 0, Kind.SYSTEM, batch, guarded)
         else:
             self._fill(self._default_system, "", 0, Kind.SYSTEM, batch)
-        return self._message(source, source.text, 0, Kind.CONTEXT, batch) | spelled
+        return self._message(role, source, 0, Kind.CONTEXT, batch) | spelled
 
-    def _system_and_source(self, own_system: str, source: Message, batch: SegmentBatch) -> bool:
-        """Append the first message with the system format's text in front of its content."""
+    def _system_texts(self, dialogue: Dialogue) -> list[Sequence[Piece]]:
+        """Return the contents of the system messages: the system text, the tools text, or both in one."""
+        default = self.prompt_type.default_system
+        system = [data(dialogue.system)] if dialogue.system else [ours(default)] if default else []
+        if not dialogue.tools:
+            return [system] if system else []
+        tools = tools_text(self.prompt_type.tool_format, dialogue.tools)
+        if not system:
+            return [tools]
+        if self._tool_format.joint is None:
+            return [tools, system]
+        return [[*system, ours(self._tool_format.joint), *tools]]
+
+    def _in_system(self, content: Sequence[Piece]) -> list[Piece]:
+        """Return a text in the system format, where that goes into the user's element."""
         slot = self._system[0]
         assert isinstance(slot, Slot)
-        default = self.prompt_type.default_system
-        spelled = self._spells(own_system) | self._spells(source.text)
-        guarded = self._guards(spelled)
-        if guarded:
-            system = slot.fill_marked(own_system or self._special.mark(default), 0)
-        else:
-            system = slot.fill(own_system or default, 0)
-        content = system + source.text
-        self._fill(self._formats[source.role], content, 0, Kind.CONTEXT, batch, guarded)
-        return spelled
+        return slot.around(content, 0)
 
-    def _message(
-        self, message: Message, content: str, number: int, kind: Kind, batch: SegmentBatch
+    def _source(self, sources: Sequence[Message], governed: bool) -> Content:
+        """Return the content of a source: a user's message, or results."""
+        governed = governed and sources[0].role is Role.OBSERVATION
+        if len(sources) == 1 and not governed:
+            return sources[0].text
+        border = ours(f"{RESULT_CLOSES}\n{RESULT_OPENS}")
+        results = joined([[data(source.text)] for source in sources], border)
+        return [ours(RESULT_OPENS), *results, ours(RESULT_CLOSES)] if governed else results
+
+    def _calls(
+        self, target: Message, reply: Reply, where: str, governed: bool, number: int, batch: SegmentBatch
     ) -> bool:
-        """Append one message; return whether its text spells a special token."""
-        allowed = self._thought_tokens if kind is Kind.GENERATED else frozenset()
-        spelled = self._spells(content, allowed)
-        guarded = self._guards(spelled)
-        if guarded and allowed:
-            content = self._special.mark(content, only=allowed)
-        self._fill(self._formats[message.role], content, number, kind, batch, guarded)
-        return spelled
+        """Append a reply that calls tools; return whether its text spells a special token."""
+        form = self._formats[Role.ASSISTANT] if governed else self._function
+        if form is None:
+            return self._calls_one_by_one(target, reply, where, number, batch)
+        calls = [
+            self._tool_format.call(call, f"{where}.tool_calls[{place}]")
+            for place, call in enumerate(target.tool_calls)
+        ]
+        border = [ours("\n")] if self._thinking.spoken(reply) else []
+        content = [*self._thinking.said(reply), *border, *joined(calls, ours("\n"))]
+        return self._pieces(form, content, number, Kind.GENERATED, batch)
 
-    def _spells(self, content: str, allowed: frozenset[str] = frozenset()) -> bool:
-        """Return whether ``content`` spells a special token.
+    def _calls_one_by_one(
+        self, target: Message, reply: Reply, where: str, number: int, batch: SegmentBatch
+    ) -> bool:
+        """Append a reply and its calls, each in the function format.
 
         Raises:
-            RecordError: It does, and ``--special-tokens-in-text reject`` is set.
+            RecordError: The format has no place for text beside a call.
         """
-        found = self._special.find(content, allowed)
-        if found and self._in_text == "reject":
-            raise RecordError("special-token", "", "text without control tokens", repr(found))
-        return found is not None
+        spelled = False
+        said, spoken = self._thinking.said(reply), self._thinking.spoken(reply)
+        if not spoken.strip():
+            # White space alone is no text, and would only hide where the call begins.
+            said, spoken = (said, "") if said and said[0].text.strip() else ([], "")
+        elif not self._call_opens:
+            expected = f"no text beside a tool call in prompt type {self.prompt_type.name!r}"
+            raise RecordError("unsupported-message", where, expected, shorten(spoken))
+        if said:
+            # The reply is not over: what the format puts behind its content comes behind the calls.
+            border = [ours("\n")] if spoken else []
+            spelled = self._pieces(self._reply_opening, [*said, *border], number, Kind.GENERATED, batch)
+        for place, call in enumerate(target.tool_calls):
+            arguments = arguments_text(call, f"{where}.tool_calls[{place}]")
+            for element in self._call:
+                if isinstance(element, int):
+                    batch.add_constant(element, Kind.GENERATED)
+                else:
+                    spelled |= self._guard.add(element.fill(call.name, arguments), Kind.GENERATED, batch)
+        return spelled
 
-    def _guards(self, spelled: bool) -> bool:
-        """Return whether a text is encoded with the format's own control tokens written as marks."""
-        return self._in_text == "plain" and (spelled or self._guard_all)
+    def _message(self, role: Role, content: Content, number: int, kind: Kind, batch: SegmentBatch) -> bool:
+        """Append one message; return whether its text spells a special token."""
+        if not isinstance(content, str):
+            return self._pieces(self._formats[role], content, number, kind, batch)
+        allowed = self._thinking.tokens if kind is Kind.GENERATED else frozenset()
+        spelled = self._guard.spells(content, allowed)
+        guarded = self._guard.guards(spelled)
+        if guarded and allowed:
+            content = self._special.mark(content, only=allowed)
+        self._fill(self._formats[role], content, number, kind, batch, guarded)
+        return spelled
+
+    def _pieces(
+        self, elements: Compiled, content: Sequence[Piece], number: int, kind: Kind, batch: SegmentBatch
+    ) -> bool:
+        """Append a format with content in pieces; return whether data in it spell a special token."""
+        spelled = False
+        for element in elements:
+            if isinstance(element, Slot):
+                spelled |= self._guard.add(element.around(content, number), kind, batch)
+            else:
+                self._fill((element,), "", number, kind, batch)
+        return spelled
 
     def _fill(
         self,
@@ -209,13 +332,3 @@ class PromptTemplate(Template):
                 batch.add_guarded(element.fill_marked(content, number), kind)
             else:
                 batch.add_text(element.fill(content, number), kind)
-
-    def _think(self, content: str) -> tuple[str, Kind | None]:
-        """Return a reply as it is trained, and where an empty thought goes, if one does."""
-        thinking = self._thinking
-        if thinking is None:
-            return content, None
-        content = thinking.strip(content)
-        if not thinking.lacks_thought(content):
-            return content, None
-        return content, Kind.GENERATED if thinking.trains_empty else Kind.CONTEXT

@@ -55,7 +55,9 @@ class PromptType:
         assistant: Format of a reply; None takes ``{{content}}`` and EOS.
         system: Format of the system text.
         observation: Format of a tool result; None takes the user's.
-        function: Format of a tool call; None takes the ``Action:`` form and EOS.
+        function: Format of tool calls: written once per call where it has ``{{name}}`` and
+            ``{{arguments}}``, else once with all calls as its ``{{content}}``. None takes the ``Action:``
+            form and EOS.
         separator: Stands in front of every source but the first.
         prefix: Stands in front of everything.
         default_system: System text of dialogues that have none.
@@ -64,7 +66,8 @@ class PromptType:
             EOS closes the sample.
         replace_eos: Whether the first stop word becomes the tokenizer's EOS.
         thought_words: What stands before and behind a thought.
-        tool_format: How tools and calls are written.
+        tool_format: How tools, and calls in a format with ``{{content}}``, are written: a key of
+            ``tool_text.tool_formats``.
         style: How the elements are put together.
     """
 
@@ -98,6 +101,10 @@ class PromptType:
     def reply_format(self) -> Elements:
         """Return the format of an assistant's message."""
         return self._or_with_eos(self.assistant, "{{content}}")
+
+    def function_format(self) -> Elements:
+        """Return the format of a tool call."""
+        return self._or_with_eos(self.function, "Action: {{name}}\nAction Input: {{arguments}}")
 
     def _or_with_eos(self, given: Elements | None, text: str) -> Elements:
         if given is not None:

@@ -10,6 +10,7 @@ from mtsft_preproc.dialogue import shorten
 from mtsft_preproc.errors import SettingsError, TemplateError
 from mtsft_preproc.registry import Registry
 from mtsft_preproc.templates.prompt_type import Element, Elements, PromptType, Special, Style, Token
+from mtsft_preproc.templates.tool_text import tool_formats
 
 __all__ = ["read_prompt_types"]
 
@@ -76,10 +77,12 @@ def _prompt_type(entry: dict[str, Any], where: str) -> PromptType:
     for name in ("user", "assistant", "system", "observation"):
         if name in fields:
             _check_content(fields[name], f"{where}: format_{name}")
+    if "function" in fields:
+        _check_function(fields["function"], f"{where}: format_function")
     tools = entry.get("format_tools") or entry.get("format_function") or {}
     if not isinstance(tools, dict):
         raise TemplateError(f"{where}: format_tools: expected an object, got {shorten(tools)}")
-    fields["tool_format"] = tools.get("tool_format") or "default"
+    fields["tool_format"] = _tool_format(tools.get("tool_format") or "default", where)
     if len(fields.get("thought_words", ("", ""))) != 2:
         raise TemplateError(f"{where}: thought_words: expected two strings")
     if fields.get("replace_eos") and not fields.get("stop_words"):
@@ -99,6 +102,25 @@ def _check_content(elements: Elements, where: str) -> None:
     places = sum(element.count("{{content}}") for element in elements if isinstance(element, str))
     if places != 1:
         raise TemplateError(f"{where}: expected {{{{content}}}} in one place, found it in {places}")
+
+
+def _check_function(elements: Elements, where: str) -> None:
+    """Refuse a format that would leave out a part of a call, or write it twice."""
+    texts = [element for element in elements if isinstance(element, str)]
+    found = [
+        sum(text.count(f"{{{{{name}}}}}") for text in texts) for name in ("content", "name", "arguments")
+    ]
+    if found not in ([1, 0, 0], [0, 1, 1]):
+        raise TemplateError(
+            f"{where}: expected either {{{{content}}}} or {{{{name}}}} and {{{{arguments}}}}, once"
+        )
+
+
+def _tool_format(value: Any, where: str) -> str:
+    if isinstance(value, str) and value in tool_formats:
+        return value
+    known = ", ".join(sorted(tool_formats))
+    raise TemplateError(f"{where}: format_tools: unknown tool_format {value!r}; available: {known}")
 
 
 def _element(slot: Any, where: str) -> Element:

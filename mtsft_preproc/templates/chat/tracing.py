@@ -3,8 +3,8 @@
 A chat template is run once on strings of this kind. The text that it writes then comes in pieces: some are
 the template's own, some came from the dialogue, and each of those knows from which message and through
 which operations. Every question that the template asked on the way (is it empty? does it start with...?) is
-noted with its answer, a *guard*. The template is a pure function of what it asks, so for another dialogue of the
-same shape that answers all of them alike, it writes the same pieces with other words in them.
+noted with its answer, a *guard*. The template is a pure function of what it asks, so for another dialogue
+of the same shape that answers all of them alike, it writes the same pieces with other words in them.
 """
 
 from __future__ import annotations

@@ -1,0 +1,116 @@
+"""Tries a chat format before there are any data: where do turns end, and is the mask proven?"""
+
+from __future__ import annotations
+
+import datetime
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mtsft_preproc.config import PreprocessConfig
+from mtsft_preproc.dialogue import Dialogue, Message, Role
+from mtsft_preproc.errors import RecordError
+from mtsft_preproc.templates.formats import Format
+from mtsft_preproc.templates.token_batch import Template, TokenBatch
+from mtsft_preproc.tokenization import Encoder, ResolvedTokenizer, open_encoder
+
+__all__ = ["Probe", "ProbeReport", "TurnEnd", "probe_dialogue", "turn_ends"]
+
+
+@dataclass(frozen=True)
+class TurnEnd:
+    """How a trained turn ends.
+
+    Attributes:
+        id: The last token that is trained in it, or -1 if none is.
+        text: Its text.
+        special: Whether it is a special token.
+        stops: Whether it ends generation, as far as the tokenizer's folder says.
+        late: Whether it is taught as the label of the next turn's first position.
+    """
+
+    id: int
+    text: str
+    special: bool
+    stops: bool
+    late: bool = False
+
+
+@dataclass(frozen=True)
+class ProbeReport:
+    """What a probe found.
+
+    Attributes:
+        ends: Of the turns of a dialogue of two rounds.
+        stop_tokens: Texts of the tokens that end generation, as far as the tokenizer's folder says.
+        error: Why the dialogue could not be rendered, or None.
+        unproven: Whether that was because the mask can't be proven.
+    """
+
+    ends: tuple[TurnEnd, ...]
+    stop_tokens: tuple[str, ...]
+    error: str | None = None
+    unproven: bool = False
+
+
+def probe_dialogue() -> Dialogue:
+    """Return a dialogue of two rounds that no template should have a reason to refuse."""
+    return Dialogue(
+        [
+            Message(Role.USER, "What is the capital of France?"),
+            Message(Role.ASSISTANT, "It is Paris."),
+            Message(Role.USER, "And of Italy?"),
+            Message(Role.ASSISTANT, "That is Rome."),
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Opens a tokenizer with a format and tries it; runs in the process that loads the tokenizer."""
+
+    format: Format
+    config: PreprocessConfig
+
+    def __call__(self, resolved: ResolvedTokenizer) -> ProbeReport:
+        """Return what was found.
+
+        Raises:
+            TemplateError: The format doesn't go with the tokenizer.
+        """
+        found = self.format.resolve(resolved.spec, self.config.date() or datetime.date.today())
+        with tempfile.TemporaryDirectory() as folder:
+            encoder = open_encoder(resolved.save(Path(folder)))
+        template = found.open(encoder, self.config)
+        dialogue = probe_dialogue()
+        trained = [message.role.is_target for message in dialogue.messages]
+        batch = template.encode([dialogue], [trained])
+        stops = tuple(encoder.decode([index]) for index in resolved.spec.stop_ids)
+        if batch.failed:
+            error: RecordError = batch.failed[0]
+            return ProbeReport((), stops, str(error), error.reason in ("mask-unproven", "not-rendered"))
+        return ProbeReport(tuple(turn_ends(template, encoder, batch)), stops)
+
+
+def turn_ends(template: Template, encoder: Encoder, batch: TokenBatch) -> list[TurnEnd]:
+    """Return how each trained turn of a batch ends, those of all samples in their order."""
+    mask = batch.mask()
+    mask[batch.late_stops] = False
+    taught = set((batch.messages[batch.late_stops] - 1).tolist())
+    ends = []
+    for message in np.flatnonzero(batch.trained).tolist():
+        places = np.flatnonzero(mask & (batch.messages == message))
+        if message in taught and template.late_stop_id is not None:
+            ends.append(_end(encoder, template.late_stop_id, True))
+        else:
+            ends.append(_end(encoder, int(batch.ids[places[-1]]) if len(places) else -1, False))
+    return ends
+
+
+def _end(encoder: Encoder, index: int, late: bool) -> TurnEnd:
+    if index < 0:
+        return TurnEnd(-1, "", False, False)
+    special = index in encoder.special_ids or index in encoder.spec.stop_ids
+    return TurnEnd(index, encoder.decode([index]), special, index in encoder.spec.stop_ids, late)
