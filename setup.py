@@ -17,9 +17,10 @@ setup(
     long_description=(HERE / "README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
     packages=find_packages(include=["mtsft_preproc", "mtsft_preproc.*"]),
-    package_data={"mtsft_preproc": ["py.typed", "indexed/README.md"]},
+    package_data={"mtsft_preproc": ["py.typed", "indexed/README.md", "templates/builtin/*.jinja"]},
     python_requires=">=3.10",
     install_requires=[
+        "jinja2>=3.1.6",
         "numpy>=1.26",
         "orjson>=3.10",
         "pandas>=2.2",

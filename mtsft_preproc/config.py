@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 import os
@@ -18,7 +19,13 @@ __all__ = ["PreprocessConfig", "usable_cores"]
 SPECIAL_TOKENS_IN_TEXT = ("plain", "allow", "reject")
 OVERLONG = ("drop",)
 ENABLE_THINKING = ("true", "false", "none")
+PARITY = ("report", "require", "split", "off")
+TRUE_FALSE = ("true", "false")
+REASONING_EFFORT = ("high", "max")
 ON_ERROR = ("skip", "fail")
+
+#: The prompt type that is no table but its model's own chat template.
+DEEPSEEK4 = "deepseek4"
 
 #: Settings that say how a run is carried out; the bytes of the dataset never depend on them.
 _OPERATIONAL = frozenset(
@@ -60,9 +67,18 @@ class PreprocessConfig:
         prompt_type: Chat format; a name of ``mtsft_preproc.templates.prompt_types`` or of
             ``prompt_type_path``.
         prompt_type_path: JSON file with chat formats in MindSpeed-LLM's form, or None.
+        chat_template: Instead of a prompt type: ``"tokenizer"`` for the template in the tokenizer's folder,
+            the path of a ``.jinja`` file, or a name.
+        chat_template_kwargs: JSON object: further variables for the chat template.
+        template_date: The date, ``YYYY-MM-DD``, that a chat template prints; None for that of the day on
+            which the run was started.
+        parity: What becomes of a trained turn whose text is not that of serving.
         map_keys: JSON object: column of the data by key of the handler.
         train_on: Mask policy; a name of ``mtsft_preproc.masking``.
         enable_thinking: ``"true"``, ``"false"`` or ``"none"``, for prompt types that know thinking.
+        drop_thinking: For the prompt type ``deepseek4``: ``"true"`` or ``"false"``: whether thoughts of
+            earlier turns are left out; None for the template's default.
+        reasoning_effort: For the prompt type ``deepseek4``: ``"high"`` or ``"max"``, or None.
         seq_length: The most tokens a sample may have, or None for no limit.
         overlong: What becomes of a longer one.
         append_eod: Whether each sample gets one more end-of-sequence token, trained.
@@ -89,9 +105,15 @@ class PreprocessConfig:
     handler_name: str
     prompt_type: str | None = None
     prompt_type_path: str | None = None
+    chat_template: str | None = None
+    chat_template_kwargs: str = "{}"
+    template_date: str | None = None
+    parity: str = "report"
     map_keys: str = "{}"
     train_on: str = "assistant"
     enable_thinking: str = "none"
+    drop_thinking: str | None = None
+    reasoning_effort: str | None = None
     seq_length: int | None = None
     overlong: str = "drop"
     append_eod: bool = False
@@ -126,7 +148,9 @@ class PreprocessConfig:
         _one_of("--on-error", self.on_error, ON_ERROR)
         _one_of("--enable-thinking", self.enable_thinking, ENABLE_THINKING)
         _one_of("--special-tokens-in-text", self.special_tokens_in_text, SPECIAL_TOKENS_IN_TEXT)
+        _one_of("--parity", self.parity, PARITY)
         self._check_map_keys()
+        self._check_template()
         if not -(2**31) <= self.ignore_index < 2**31:
             raise SettingsError(f"--ignore-index: {self.ignore_index} doesn't fit the labels' type, int32")
         if self.ignore_index >= 0:
@@ -151,6 +175,60 @@ class PreprocessConfig:
                 f"got {self.map_keys!r}"
             )
 
+    def _check_template(self) -> None:
+        if self.drop_thinking is not None:
+            _one_of("--drop-thinking", self.drop_thinking, TRUE_FALSE)
+        if self.reasoning_effort is not None:
+            _one_of("--reasoning-effort", self.reasoning_effort, REASONING_EFFORT)
+        for flag, value in (
+            ("--drop-thinking", self.drop_thinking),
+            ("--reasoning-effort", self.reasoning_effort),
+        ):
+            if value is not None and self.prompt_type != DEEPSEEK4:
+                raise SettingsError(f"{flag}: belongs to --prompt-type {DEEPSEEK4} alone")
+        self.template_kwargs()
+        try:
+            self.date()
+        except ValueError:
+            raise SettingsError(
+                f"--template-date: expected YYYY-MM-DD, got {self.template_date!r}"
+            ) from None
+        if self.chat_template is None:
+            for flag, given in (
+                ("--chat-template-kwargs", self.template_kwargs() != {}),
+                ("--parity", self.parity != "report" and self.prompt_type != DEEPSEEK4),
+                ("--template-date", self.template_date is not None),
+            ):
+                if given:
+                    raise SettingsError(f"{flag}: belongs to --chat-template, which is not given")
+        elif self.prompt_type is not None or self.prompt_type_path is not None:
+            raise SettingsError("--prompt-type and --chat-template: expected one of them, got both")
+
+    def template_kwargs(self) -> dict[str, Any]:
+        """Return ``--chat-template-kwargs`` as a mapping.
+
+        Raises:
+            SettingsError: It is none.
+        """
+        try:
+            kwargs = json.loads(self.chat_template_kwargs)
+        except ValueError as error:
+            kwargs = error
+        if not isinstance(kwargs, dict):
+            raise SettingsError(
+                "--chat-template-kwargs: expected a JSON object such as '{\"enable_thinking\": false}', "
+                f"got {self.chat_template_kwargs!r}"
+            )
+        return kwargs
+
+    def date(self) -> datetime.date | None:
+        """Return ``--template-date``.
+
+        Raises:
+            ValueError: It is none.
+        """
+        return datetime.date.fromisoformat(self.template_date) if self.template_date else None
+
     @property
     def prefix(self) -> Path:
         """The output prefix as a path."""
@@ -170,7 +248,11 @@ class PreprocessConfig:
         shaping = {
             item.name: getattr(self, item.name) for item in fields(self) if item.name not in _OPERATIONAL
         }
-        return shaping | {"input": list(self.input), "map_keys": self.mapped()}
+        return shaping | {
+            "input": list(self.input),
+            "map_keys": self.mapped(),
+            "chat_template_kwargs": self.template_kwargs(),
+        }
 
 
 def _at_least(flag: str, value: int | None, least: int) -> None:

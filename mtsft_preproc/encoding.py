@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +35,9 @@ class EncodedBatch:
         rows: int64, shape (S,): row of the record that each sample came from, inside the shard.
         turns: int32, shape (S,): number of the message that a sample is for, or -1 for whole dialogues.
         rejections: Records that became no sample.
-        notes: How many of the samples are odd in a harmless way, by kind.
+        notes: How many of the records are odd in a harmless way, by kind.
+        parity: Trained turns by whether training text is serving text.
+        differences: The first few where it isn't: row, message, kind, training, serving.
     """
 
     input_ids: npt.NDArray[np.int32]
@@ -45,6 +48,8 @@ class EncodedBatch:
     turns: npt.NDArray[np.int32]
     rejections: list[Rejection] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
+    parity: Counter[str] = field(default_factory=Counter)
+    differences: list[dict[str, Any]] = field(default_factory=list)
 
 
 class SampleEncoder:
@@ -126,4 +131,10 @@ class SampleEncoder:
             turns=tokens.turns[keep],
             rejections=rejections,
             notes=Counter(note for number in np.flatnonzero(~dropped).tolist() for note in notes[number]),
+            parity=tokens.parity,
+            differences=[
+                {"row": records[item.dialogue].row, "message": item.message, "kind": item.kind}
+                | {"training": item.training, "serving": item.serving}
+                for item in tokens.differences
+            ],
         )

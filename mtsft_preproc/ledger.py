@@ -49,6 +49,9 @@ class Totals:
     longest: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
+    parity: Counter[str] = field(default_factory=Counter)
+    #: The first few turns whose training text isn't serving text: file, row and what differs.
+    differences: list[dict[str, Any]] = field(default_factory=list)
     #: Records read and rejected, by number of the file.
     by_file: dict[int, list[int]] = field(default_factory=dict)
 
@@ -65,6 +68,10 @@ class Totals:
         self.longest = max(self.longest, int(columns["lengths"].max(initial=0)))
         self.rejected.update(summary.rejected)
         self.notes.update(summary.notes)
+        self.parity.update(summary.parity)
+        first_row = self.by_file.get(shard.file, [0])[0]
+        for item in summary.first_differences[: 3 - len(self.differences)]:
+            self.differences.append({"file": shard.source.path, **item, "row": item["row"] + first_row})
         read_and_rejected = self.by_file.setdefault(shard.file, [0, 0])
         read_and_rejected[0] += summary.records
         read_and_rejected[1] += rejected

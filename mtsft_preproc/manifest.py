@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,8 @@ def build_manifest(
                 )
             ],
         },
+        "turn_ends": [asdict(end) for end in plan.probe.ends],
+        "parity": {"turns": dict(sorted(totals.parity.items())), "first": totals.differences},
         "samples": totals.samples,
         "tokens": totals.tokens,
         "trained_tokens": totals.trained,

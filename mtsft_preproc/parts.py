@@ -47,6 +47,8 @@ class PartSummary:
         rejected: Records rejected, by reason.
         notes: Records that were odd in a harmless way, by kind.
         first_rejections: The first few rejections, for messages.
+        parity: Trained turns by whether training text is serving text.
+        first_differences: The first few where it isn't, as of :class:`EncodedBatch`.
     """
 
     records: int = 0
@@ -56,6 +58,8 @@ class PartSummary:
     rejected: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
     first_rejections: list[Rejection] = field(default_factory=list)
+    parity: Counter[str] = field(default_factory=Counter)
+    first_differences: list[dict[str, Any]] = field(default_factory=list)
 
 
 class PartWriter:
@@ -104,6 +108,8 @@ class PartWriter:
         summary.notes.update(batch.notes)
         room = 3 - len(summary.first_rejections)
         summary.first_rejections += batch.rejections[:room]
+        summary.parity.update(batch.parity)
+        summary.first_differences += batch.differences[: 3 - len(summary.first_differences)]
 
     def __enter__(self) -> PartWriter:
         return self
@@ -174,6 +180,7 @@ class PartReader:
         summary = dict(footer["summary"])
         summary["rejected"] = Counter(summary["rejected"])
         summary["notes"] = Counter(summary["notes"])
+        summary["parity"] = Counter(summary["parity"])
         summary["first_rejections"] = [Rejection(**item) for item in summary["first_rejections"]]
         #: The counts, as the task told them.
         self.summary = PartSummary(**summary)

@@ -26,6 +26,7 @@ from mtsft_preproc.progress import Progress
 from mtsft_preproc.publish import commit, finish_commit, write_synced
 from mtsft_preproc.readers import InputFile
 from mtsft_preproc.tasks import EncodeShard
+from mtsft_preproc.templates import ChatFormat
 from mtsft_preproc.watch import RejectionWatch
 
 __all__ = ["RunResult", "preprocess"]
@@ -72,11 +73,44 @@ def preprocess(config: PreprocessConfig) -> RunResult:
     with OutputLock(paths.prefix):
         # Again, now that nobody else can: another run may have published while this one planned.
         _refuse_finished(paths, config.overwrite)
+        _say_what_is_trained(plan)
         task = _open_work(plan, paths)
         reused = _encode(plan, task, engine)
         _refuse_changed(plan.files)
         manifest = _publish(plan, task, paths)
     return RunResult(paths.prefix, manifest, time.monotonic() - started, reused)
+
+
+def _say_what_is_trained(plan: Plan) -> None:
+    """Say what ends a trained turn, and warn where a model would not learn to stop."""
+    probe, chat_format = plan.probe, plan.format
+    if isinstance(chat_format, ChatFormat) and chat_format.date and plan.config.template_date is None:
+        logger.warning(
+            "the chat template prints the date: %s it is; to fix it, add --template-date %s",
+            chat_format.date, chat_format.date,
+        )  # fmt: skip
+    if probe.error is not None:
+        logger.warning("the chat template refuses a plain dialogue of two rounds: %s", probe.error)
+        return
+    unstopped = [number for number, end in enumerate(probe.ends, 1) if not end.special]
+    if unstopped:
+        remedy = f"--append-eod closes each sample with {probe.stop_tokens[0]!r}, trained"
+        if probe.ends[-1].special:
+            remedy = "with --parity split each turn is trained as a last one, which does"
+        logger.warning(
+            "turn %s of a dialogue of %d ends in no trained stop token, so the model may not learn to stop "
+            "there; %s", " and ".join(map(str, unstopped)), len(probe.ends), remedy,
+        )  # fmt: skip
+    stops = " or ".join(map(repr, probe.stop_tokens))
+    for end in dict.fromkeys(end for end in probe.ends if end.special):
+        late = ", taught at the next turn's first position" if end.late else ""
+        if end.stops:
+            logger.info("trained turns end with %r (%d)%s, which ends generation", end.text, end.id, late)
+        else:
+            logger.warning(
+                "trained turns end with %r (%d)%s; by the tokenizer's folder generation ends with %s "
+                "alone: tell the serving engine to stop there, too", end.text, end.id, late, stops,
+            )  # fmt: skip
 
 
 def _engine(config: PreprocessConfig) -> Engine:
@@ -148,7 +182,7 @@ def _open_work(plan: Plan, paths: OutputPaths) -> EncodeShard:
         record = {"fingerprint": plan.fingerprint, "identity": plan.identity}
         write_synced(paths.plan, json.dumps(record, ensure_ascii=False, indent=1))
     tokenizer = plan.tokenizer.save(paths.work)
-    return EncodeShard(plan.config, tokenizer, plan.prompt_type, plan.fingerprint, str(paths.parts))
+    return EncodeShard(plan.config, tokenizer, plan.format, plan.fingerprint, str(paths.parts))
 
 
 def _differences(before: Any, now: Any, name: str = "") -> list[str]:

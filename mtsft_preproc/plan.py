@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mtsft_preproc._version import __version__
 from mtsft_preproc.config import PreprocessConfig
-from mtsft_preproc.errors import InputError, SettingsError
+from mtsft_preproc.errors import InputError, TemplateError
 from mtsft_preproc.handlers import Handler, check_columns, handlers, make_handler
+from mtsft_preproc.layout import OutputPaths
 from mtsft_preproc.masking import policies
 from mtsft_preproc.readers import InputFile, Shard, find_inputs, readers
-from mtsft_preproc.registry import nearest
-from mtsft_preproc.templates import PromptType, Token, prompt_types, read_prompt_types
-from mtsft_preproc.tokenization import ResolvedTokenizer, TokenizerLoading, TokenizerSpec, check_folder
+from mtsft_preproc.templates import Format, Probe, ProbeReport, make_format
+from mtsft_preproc.tokenization import ResolvedTokenizer, TokenizerLoading, check_folder
 
 __all__ = ["Plan", "file_sha256", "make_plan"]
 
@@ -35,8 +36,9 @@ class Plan:
         files: The inputs.
         shards: What the tasks read, in the order of the output.
         handler: Record -> dialogue.
-        prompt_type: The chat format.
+        format: The chat format.
         tokenizer: The tokenizer, adjusted to it.
+        probe: What a dialogue of two rounds becomes in it.
         identity: What the bytes of the dataset follow from: version, settings, inputs, tokenizer, format.
         fingerprint: sha256 of ``identity``.
     """
@@ -45,8 +47,9 @@ class Plan:
     files: list[InputFile]
     shards: list[Shard]
     handler: Handler
-    prompt_type: PromptType
+    format: Format
     tokenizer: ResolvedTokenizer
+    probe: ProbeReport
     identity: dict[str, Any]
     fingerprint: str
 
@@ -61,11 +64,14 @@ def make_plan(config: PreprocessConfig) -> Plan:
     """
     handler = make_handler(config)
     policies.canonical(config.train_on)
-    prompt_type = _prompt_type(config)
+    named = make_format(config)
     check_folder(config.tokenizer)
-    adjustment = prompt_type.adjustment()
     with TokenizerLoading(
-        config.tokenizer, adjustment, config.use_fast, config.trust_remote_code
+        config.tokenizer,
+        named.adjustment(),
+        config.use_fast,
+        config.trust_remote_code,
+        Probe(named, config),
     ) as loading:
         files = find_inputs(config.input)
         check_columns(handler, files)
@@ -74,7 +80,10 @@ def make_plan(config: PreprocessConfig) -> Plan:
             raise InputError(f"--input: {', '.join(config.input)}: no records")
         hashes = _hash_files(files, config.workers)
         tokenizer = loading.result()
-    _check_tokens(prompt_type, tokenizer.spec)
+        chat_format = named.resolve(tokenizer.spec, config.date() or _date_of_run(config))
+        probe = loading.afterwards()
+    if probe.unproven:
+        raise TemplateError(f"--chat-template: not for training: {probe.error}")
     identity = {
         "version": __version__,
         "settings": config.shaping() | {"handler_name": handlers.canonical(config.handler_name)},
@@ -84,30 +93,24 @@ def make_plan(config: PreprocessConfig) -> Plan:
             for file, digest in zip(files, hashes, strict=True)
         ],
         "tokenizer": tokenizer.spec.describe(),
-        "prompt_type": json.loads(json.dumps(asdict(prompt_type), default=repr)),
+        **chat_format.describe(),
     }
     canonical = json.dumps(identity, sort_keys=True).encode()
     fingerprint = hashlib.sha256(canonical).hexdigest()
-    return Plan(config, files, shards, handler, prompt_type, tokenizer, identity, fingerprint)
+    return Plan(config, files, shards, handler, chat_format, tokenizer, probe, identity, fingerprint)
 
 
-def _prompt_type(config: PreprocessConfig) -> PromptType:
-    path = config.prompt_type_path
-    known = read_prompt_types(path) if path else prompt_types
-    if config.prompt_type is None:
-        raise SettingsError(f"--prompt-type: {config.handler_name} needs one; {nearest('', known.names())}")
-    return known.get(config.prompt_type)
+def _date_of_run(config: PreprocessConfig) -> datetime.date:
+    """Return the date for chat templates that print one: that of an interrupted run, or today's.
 
-
-def _check_tokens(prompt_type: PromptType, spec: TokenizerSpec) -> None:
-    """Refuse a format that names a token which the tokenizer lacks.
-
-    Raises:
-        TemplateError: It does.
+    A run that is taken up on another day goes on with the date that it was started with.
     """
-    for element in prompt_type.elements():
-        if isinstance(element, Token):
-            spec.id_of(element.text)
+    path = OutputPaths(config.prefix).plan
+    try:
+        date = json.loads(path.read_text("utf-8"))["identity"]["chat_template"]["date"]
+        return datetime.date.fromisoformat(date)
+    except (OSError, ValueError, KeyError, TypeError):
+        return datetime.date.today()
 
 
 def _shards(files: list[InputFile], config: PreprocessConfig) -> Iterable[Shard]:

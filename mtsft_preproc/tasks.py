@@ -14,7 +14,7 @@ from mtsft_preproc.handlers import make_handler
 from mtsft_preproc.masking import policies
 from mtsft_preproc.parts import PartReader, PartSummary, PartWriter
 from mtsft_preproc.readers import Shard, readers
-from mtsft_preproc.templates import PromptTemplate, PromptType
+from mtsft_preproc.templates import Format
 from mtsft_preproc.tokenization import TokenizerSpec, open_encoder
 
 __all__ = ["EncodeShard"]
@@ -27,14 +27,14 @@ class EncodeShard:
     Attributes:
         config: The settings.
         tokenizer: The tokenizer, pointing to a file that workers can open.
-        prompt_type: The chat format.
+        format: The chat format.
         fingerprint: Of the run; a part of another is never taken for this one's.
         parts: Folder of the parts.
     """
 
     config: PreprocessConfig
     tokenizer: TokenizerSpec
-    prompt_type: PromptType
+    format: Format
     fingerprint: str
     parts: str
 
@@ -93,16 +93,9 @@ def _sample_encoder(task: EncodeShard) -> SampleEncoder:
     """Build what encodes, once per process and run: loading a tokenizer takes a second."""
     config = task.config
     encoder = open_encoder(task.tokenizer)
-    template = PromptTemplate(
-        task.prompt_type,
-        encoder,
-        config.special_tokens_in_text,
-        config.enable_thinking,
-        config.append_eod,
-    )
     return SampleEncoder(
         make_handler(config),
-        template,
+        task.format.open(encoder, config),
         policies.get(config.train_on),
         config.ignore_index,
         config.seq_length,

@@ -11,13 +11,13 @@ import sys
 from collections.abc import Sequence
 
 from mtsft_preproc._version import __version__
-from mtsft_preproc.cli import preprocess, show
+from mtsft_preproc.cli import preprocess, show, template
 from mtsft_preproc.cli.parser import OneLineParser
 from mtsft_preproc.errors import MtsftError
 
 __all__ = ["main", "preprocess_main"]
 
-_COMMANDS = (preprocess, show)
+_COMMANDS = (preprocess, show, template)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,6 +48,7 @@ def _guarded(parser: OneLineParser, argv: Sequence[str] | None) -> int:
             stream.reconfigure(errors="backslashreplace")  # an ASCII terminal is no reason to stop
     arguments = parser.parse(argv)
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    logging.getLogger("mtsft_preproc").setLevel(logging.INFO)
     try:
         code: int = arguments.run(arguments)
         return code

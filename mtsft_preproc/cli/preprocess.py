@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import logging
+from typing import Any
 
+from mtsft_preproc.cli.format_flags import add_format_flags, format_settings
 from mtsft_preproc.config import (
-    ENABLE_THINKING,
     ON_ERROR,
     OVERLONG,
     SPECIAL_TOKENS_IN_TEXT,
@@ -17,7 +18,6 @@ from mtsft_preproc.engines import engines
 from mtsft_preproc.handlers import handlers
 from mtsft_preproc.masking import policies
 from mtsft_preproc.pipeline import RunResult, preprocess
-from mtsft_preproc.templates import prompt_types
 
 NAME = "preprocess"
 HELP = "Turn dialogues into masked, memory-mapped token datasets (.bin/.idx)."
@@ -69,27 +69,16 @@ def _add_input(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_format(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--prompt-type", metavar="NAME", help=f"chat format: {', '.join(sorted(prompt_types.names()))}"
-    )
-    group.add_argument(
-        "--prompt-type-path", metavar="FILE",
-        help="JSON file with chat formats of your own, in MindSpeed-LLM's form",
-    )  # fmt: skip
+    add_format_flags(group)
     group.add_argument(
         "--train-on", default="assistant", metavar="POLICY",
         help=f"what is trained: {', '.join(policies.names())} (default: assistant)",
-    )  # fmt: skip
-    group.add_argument(
-        "--enable-thinking", nargs="?", const="true", default="none", metavar="WHETHER",
-        help=f"thoughts in replies: {', '.join(ENABLE_THINKING)} (default: none, which keeps them)",
     )  # fmt: skip
     group.add_argument("--seq-length", type=int, metavar="N", help="most tokens of a sample")
     group.add_argument(
         "--overlong", default="drop", metavar="RULE",
         help=f"what becomes of longer samples: {', '.join(OVERLONG)} (default: drop, as a rejection)",
     )  # fmt: skip
-    group.add_argument("--append-eod", action="store_true", help="one more trained EOS per sample")
     group.add_argument(
         "--ignore-index", type=int, default=-100, metavar="N",
         help="label of what is not trained (default: -100)",
@@ -166,14 +155,11 @@ def run(arguments: argparse.Namespace) -> int:
         output_prefix=arguments.output_prefix,
         tokenizer=arguments.tokenizer_name_or_path,
         handler_name=arguments.handler_name,
-        prompt_type=arguments.prompt_type,
-        prompt_type_path=arguments.prompt_type_path,
         map_keys=arguments.map_keys,
+        **format_settings(arguments),
         train_on=arguments.train_on,
-        enable_thinking=arguments.enable_thinking,
         seq_length=arguments.seq_length,
         overlong=arguments.overlong,
-        append_eod=arguments.append_eod,
         ignore_index=arguments.ignore_index,
         special_tokens_in_text=arguments.special_tokens_in_text,
         seed=arguments.seed,
@@ -210,6 +196,7 @@ def summary(result: RunResult) -> str:
         f"items     {manifest['items']:,}; longest {manifest['length_quantiles'].get('1.0', 0):,} tokens",
         f"tokens    {tokens:,}, of which {trained:,} ({share:.1%}) trained",
     ]
+    lines += _parity_lines(manifest["parity"])
     if new := manifest["tokenizer"]["new_tokens"]:
         lines.append(f"NEW       tokens added to the vocabulary (resize the embedding): {', '.join(new)}")
     reused = f", {result.reused_parts} parts reused" if result.reused_parts else ""
@@ -219,3 +206,24 @@ def summary(result: RunResult) -> str:
         f"          {result.prefix}.manifest.json, .rejected.jsonl, .sources.parquet",
     ]
     return "\n".join(lines)
+
+
+def _parity_lines(parity: dict[str, Any]) -> list[str]:
+    """Return what the summary says on serving parity."""
+    turns = dict(parity["turns"])
+    extra, added = turns.pop("split-samples", 0), turns.pop("split-tokens", 0)
+    if not turns:
+        return []
+    total, same = sum(turns.values()), turns.get("same", 0)
+    parts = [f"{count:,} {kind}" for kind, count in turns.items() if kind != "same"]
+    differs = f"; differ: {', '.join(parts)}" if parts else ""
+    lines = [f"parity    {same:,} of {total:,} trained turns ({same / total:.1%}) as in serving{differs}"]
+    if extra:
+        lines.append(f"split     {extra:,} turns have a sample of their own: {added:,} tokens more")
+    for item in parity["first"]:
+        lines += [
+            f"            {item['file']}, row {item['row']}, message {item['message']}: {item['kind']}",
+            f"            - serving:  {item['serving'][:90]!r}",
+            f"            + training: {item['training'][:90]!r}",
+        ]
+    return lines

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.text import Text
 
 from mtsft_preproc.errors import DatasetError, TokenizerError
 from mtsft_preproc.indexed import open_published
+from mtsft_preproc.inspection.colours import coloured, legend
 from mtsft_preproc.tokenization import Adjustment, Encoder, TokenizerLoading, open_encoder
 
 __all__ = ["show_item"]
-
-_TRAINED, _IGNORED = "bold green", "dim"
-_TRAINED_CONTROL, _IGNORED_CONTROL = "bold black on green", "black on bright_black"
-#: A label that is not the token: the end of the turn before, taught at the next header.
-_TAUGHT = "bold white on magenta"
 
 
 def show_item(
@@ -57,13 +50,8 @@ def show_item(
         f"({trained / max(1, len(item)):.0%})",
         style="bold",
     )
-    legend = Text("legend: ")
-    legend.append("trained", _TRAINED).append("  ").append("not trained", _IGNORED).append("  ")
-    legend.append("control token, trained", _TRAINED_CONTROL).append("  ")
-    legend.append("control token", _IGNORED_CONTROL).append("  ")
-    legend.append("its label is the end of the turn before", _TAUGHT)
-    console.print(legend)
-    console.print(_render(encoder, item, item_labels, ignored))
+    console.print(legend())
+    console.print(coloured(encoder, item, item_labels, ignored))
 
 
 def _encoder(described: dict[str, Any], trust_remote_code: bool) -> Encoder:
@@ -82,25 +70,3 @@ def _encoder(described: dict[str, Any], trust_remote_code: bool) -> Encoder:
         )
     with tempfile.TemporaryDirectory() as folder:
         return open_encoder(resolved.save(Path(folder)))
-
-
-def _render(encoder: Encoder, ids: Sequence[int], labels: Sequence[int], ignored: int) -> Text:
-    control = {token.id for token in encoder.spec.added if token.special}
-    names = {token.id: token.text for token in encoder.spec.added}
-
-    def style(place: int) -> str:
-        token, label = ids[place], labels[place]
-        if label not in (ignored, token):
-            return _TAUGHT
-        if token in control:
-            return _TRAINED_CONTROL if label != ignored else _IGNORED_CONTROL
-        return _TRAINED if label != ignored else _IGNORED
-
-    text = Text()
-    for look, group in itertools.groupby(range(len(ids)), key=style):
-        run = [ids[place] for place in group]
-        if look in (_TRAINED, _IGNORED) or look == _TAUGHT:
-            text.append(encoder.decode(run), look)
-        else:
-            text.append("".join(names[token] for token in run), look)
-    return text

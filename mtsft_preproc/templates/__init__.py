@@ -1,6 +1,6 @@
 """Dialogue -> segments: chat formats as data, and what renders them."""
 
-from mtsft_preproc.templates.chat import ChatRenderer, ChatTemplate
+from mtsft_preproc.templates.chat import ChatRenderer, ChatTemplate, prompts_of
 from mtsft_preproc.templates.formats import BUILTIN, ChatFormat, Format, PromptFormat, make_format
 from mtsft_preproc.templates.probe import Probe, ProbeReport, TurnEnd, probe_dialogue, turn_ends
 from mtsft_preproc.templates.prompt_template import PromptTemplate
@@ -29,6 +29,7 @@ __all__ = [
     "make_format",
     "probe_dialogue",
     "prompt_types",
+    "prompts_of",
     "read_prompt_types",
     "turn_ends",
 ]

@@ -105,8 +105,16 @@ def turn_ends(template: Template, encoder: Encoder, batch: TokenBatch) -> list[T
         if message in taught and template.late_stop_id is not None:
             ends.append(_end(encoder, template.late_stop_id, True))
         else:
-            ends.append(_end(encoder, int(batch.ids[places[-1]]) if len(places) else -1, False))
+            ends.append(_end(encoder, _last(encoder, batch.ids[places].tolist()), False))
     return ends
+
+
+def _last(encoder: Encoder, ids: list[int]) -> int:
+    """Return the last token that is more than white space: some formats train a newline behind the stop."""
+    for index in reversed(ids):
+        if encoder.decode([index]).strip():
+            return index
+    return ids[-1] if ids else -1
 
 
 def _end(encoder: Encoder, index: int, late: bool) -> TurnEnd:

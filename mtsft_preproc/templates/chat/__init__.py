@@ -1,6 +1,7 @@
 """A model's own chat template (Jinja): rendered as transformers does, with a mask that is proven."""
 
 from mtsft_preproc.templates.chat.chat_template import ChatTemplate
+from mtsft_preproc.templates.chat.parity import prompts_of
 from mtsft_preproc.templates.chat.rendering import ChatRenderer
 
-__all__ = ["ChatRenderer", "ChatTemplate"]
+__all__ = ["ChatRenderer", "ChatTemplate", "prompts_of"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 
@@ -82,10 +83,12 @@ class ChatTemplate(Template):
 
     def _views(self, number: int, dialogue: Dialogue, trained: Sequence[bool]) -> list[View]:
         """Render a dialogue: once, and once more per turn that needs a sample of its own."""
-        messages = chat_messages(dialogue)
-        conversation = Conversation.of(messages, dialogue.tools)
-        flags = [False] * (len(messages) - len(trained)) + list(trained)
-        whole = self._view(number, WHOLE, conversation, flags)
+        conversation = Conversation.of(chat_messages(dialogue), dialogue.tools)
+        flags = [False] * conversation.front + list(trained)
+        try:
+            whole = self._view(number, WHOLE, conversation, flags)
+        except RecordError as error:
+            raise _by_dialogue(error, conversation.front) from None
         if self._parity != "split":
             return [whole]
         extra = []
@@ -94,9 +97,7 @@ class ChatTemplate(Template):
             if turn.turn.stable or not flags[message]:
                 continue
             only = [place == message for place in range(message + 1)]
-            alone = self._view(
-                number, message - len(messages) + len(trained), conversation.first(message + 1), only
-            )
+            alone = self._view(number, message - conversation.front, conversation.first(message + 1), only)
             if alone.script.turns[-1].turn.stable:
                 extra.append(alone)
                 whole.trained[message] = False
@@ -117,9 +118,9 @@ class ChatTemplate(Template):
         self._scripts.move_to_end(conversation.key)
         for script in known:
             # The proof of a script is that it writes what the template writes.
-            if script.holds(conversation.messages) and "".join(
-                script.fill(conversation.messages)
-            ) == self._renderer.text(conversation):
+            if script.holds(conversation.messages) and script.writes(
+                self._renderer.text(conversation), conversation.messages
+            ):
                 return script
         script = write_script(self._renderer, conversation, self._special)
         known.insert(0, script)
@@ -199,6 +200,17 @@ def _no_tokens(failed: dict[int, RecordError], notes: list[list[str]]) -> TokenB
     none = np.zeros(0, np.int64)
     ids, kinds, turns = none.astype(np.int32), none.astype(np.uint8), none.astype(np.int32)
     return TokenBatch(ids, kinds, none, none.astype(bool), none, none, turns, none, failed, notes)
+
+
+def _by_dialogue(error: RecordError, front: int) -> RecordError:
+    """Return an error that counts the messages as the dialogue does, without the system text."""
+
+    def shifted(match: re.Match[str]) -> str:
+        number = int(match.group(1)) - front
+        return f"messages[{number}]" if number >= 0 else "system"
+
+    field = re.sub(r"^messages\[(\d+)\]", shifted, error.field)
+    return RecordError(error.reason, field, error.expected, error.got)
 
 
 def _refusal(example: ParityDifference) -> RecordError:

@@ -4,17 +4,20 @@ An expression is a nested tuple, so that it can be compared and hashed; :func:`c
 function of it. Kinds::
 
     ("at", path)                    the value in the messages at a path: (2, "content")
+    ("tool", text, path)            the value at a path in the tools, which are given as JSON
     ("const", type name, value)     a value that is the same in every dialogue
     ("call", method, self, args, kwargs)    a method of str
     ("filter", name, args, kwargs)  a Jinja filter
     ("item", of, index)             one of the strings that an expression returns as a list
     ("cat", parts)                  strings, joined
-    ("list", items) ("dict", pairs) containers of expressions
+    ("list", items) ("tuple", items) ("dict", pairs)    containers of expressions
     ("len" | "truth" | "shape", of) a question about the value of an expression
 """
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -45,9 +48,9 @@ def shape_of(value: Any) -> Any:
 
 def paths(expression: Any) -> frozenset[tuple[Any, ...]]:
     """Return the paths of all values in the messages that an expression reads."""
-    if not isinstance(expression, tuple) or expression[:1] == ("const",):
+    if not isinstance(expression, tuple) or (expression and expression[0] in ("const", "tool")):
         return frozenset()
-    if expression[:1] == ("at",):
+    if expression and expression[0] == "at":
         return frozenset((expression[1],))
     return frozenset().union(*map(paths, expression))
 
@@ -66,6 +69,9 @@ def compile_expression(expression: Expression, call_filter: Callable[..., Any]) 
     kind = expression[0]
     if kind == "at":
         return _at(expression[1])
+    if kind == "tool":
+        tool = _at(expression[2])(_tools(expression[1]))
+        return lambda messages: tool
     if kind == "const":
         value = slice(*expression[2]) if expression[1] == "slice" else expression[2]
         return lambda messages: value
@@ -77,6 +83,9 @@ def compile_expression(expression: Expression, call_filter: Callable[..., Any]) 
         if kind == "cat":
             return lambda messages: "".join([part(messages) for part in parts])
         return lambda messages: [part(messages) for part in parts]
+    if kind == "tuple":
+        items = [compiled(part) for part in expression[1]]
+        return lambda messages: tuple([item(messages) for item in items])
     if kind == "dict":
         pairs = [(compiled(key), compiled(value)) for key, value in expression[1]]
         return lambda messages: {key(messages): value(messages) for key, value in pairs}
@@ -85,6 +94,11 @@ def compile_expression(expression: Expression, call_filter: Callable[..., Any]) 
         of = compiled(expression[1])
         return lambda messages: question(of(messages))
     return _call(expression, compiled, call_filter)
+
+
+@functools.lru_cache(maxsize=64)
+def _tools(text: str) -> Any:
+    return json.loads(text)
 
 
 def _at(path: tuple[Any, ...]) -> Evaluate:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from mtsft_preproc.dialogue import Dialogue, Message, Role
-from mtsft_preproc.templates.chat.expressions import constant
 from mtsft_preproc.templates.chat.tracing import OUTSIDE, Leaf, Object, Recorder, Traced
 
 __all__ = ["chat_messages", "message_shape", "traced_messages", "traced_tools"]
@@ -67,27 +66,27 @@ def _traced(key: Any, value: Any, path: tuple[Any, ...], recorder: Recorder) -> 
         return Traced.of((Leaf(("at", path), value, frozenset((path[0],))),), recorder)
     if isinstance(value, dict):
         if key == "arguments":
-            return Object(value, path, recorder)
+            return Object(value, ("at", path), path[0], recorder)
         return {name: _traced(name, item, (*path, name), recorder) for name, item in value.items()}
     if isinstance(value, list):
         return [_traced(number, item, (*path, number), recorder) for number, item in enumerate(value)]
     return value
 
 
-def traced_tools(tools: list[Any] | None, recorder: Recorder) -> list[Any] | None:
+def traced_tools(tools: list[Any] | None, text: str, recorder: Recorder) -> list[Any] | None:
     """Return the tools with traced strings in them.
 
-    Tools are part of what a trace is kept under, so their strings are constants; that they are the data's
-    and not the template's is what must not be lost.
+    Tools are part of what a trace is kept under, so they are the same in all that it is taken for; that
+    their words are the data's and not the template's is what must not be lost.
+
+    Args:
+        tools: The tools.
+        text: The same as JSON.
+        recorder: Takes the guards.
     """
-    return None if tools is None else [_traced_tool(tool, recorder) for tool in tools]
-
-
-def _traced_tool(value: Any, recorder: Recorder) -> Any:
-    if isinstance(value, str):
-        return Traced.of((Leaf(constant(value), value, frozenset((OUTSIDE,))),), recorder)
-    if isinstance(value, dict):
-        return {_traced_tool(key, recorder): _traced_tool(item, recorder) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_traced_tool(item, recorder) for item in value]
-    return value
+    if tools is None:
+        return None
+    return [
+        Object(tool, ("tool", text, (number,)), OUTSIDE, recorder) if isinstance(tool, dict) else tool
+        for number, tool in enumerate(tools)
+    ]

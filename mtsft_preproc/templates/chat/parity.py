@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from mtsft_preproc.dialogue import Dialogue
 from mtsft_preproc.errors import RecordError
-from mtsft_preproc.templates.chat.rendering import ChatRenderer
+from mtsft_preproc.templates.chat.messages import chat_messages
+from mtsft_preproc.templates.chat.rendering import ChatRenderer, Conversation
 from mtsft_preproc.templates.chat.script import ScriptTurn
 from mtsft_preproc.templates.chat.spans import Spans, View
 from mtsft_preproc.templates.token_batch import ParityDifference
 from mtsft_preproc.tokenization import Encoder
 
-__all__ = ["ServingParity"]
+__all__ = ["ServingParity", "prompts_of"]
 
 #: Characters of each side that an example shows.
 _SHOWN = 160
@@ -93,22 +95,34 @@ class ServingParity:
     def example(self, view: View, turn: ScriptTurn, kind: str) -> ParityDifference:
         """Return a difference as a person would look at it."""
         number = turn.turn.message
+        shown = number - view.conversation.front
         before = "".join(view.texts[: turn.first])
         reply = "".join(view.texts[turn.first : turn.stop])
         try:
             serving = self._renderer.text(view.conversation.first(number), prompt=True)
             if kind == "reply":
                 alone = self._renderer.text(view.conversation.first(number + 1))
-                return ParityDifference(
-                    view.dialogue, number, kind, reply[:_SHOWN], alone[len(serving) :][:_SHOWN]
-                )
+                start = alone.rfind(view.conversation.messages[number].get("content") or "\0")
+                start = min(start, len(serving)) if start >= 0 else len(serving)
+                return ParityDifference(view.dialogue, shown, kind, *_around(reply, alone[start:]))
         except RecordError as error:
             serving = str(error)
         if kind == "border":
             return ParityDifference(
-                view.dialogue, number, kind, (before + reply[:20])[-_SHOWN:], serving[-_SHOWN:]
+                view.dialogue, shown, kind, (before + reply[:20])[-_SHOWN:], serving[-_SHOWN:]
             )
-        return ParityDifference(view.dialogue, number, kind, *_around(before, serving))
+        return ParityDifference(view.dialogue, shown, kind, *_around(before, serving))
+
+
+def prompts_of(renderer: ChatRenderer, dialogue: Dialogue) -> Iterator[tuple[int, str | RecordError]]:
+    """Yield, per message of the assistant, what a serving engine would put in front, or why it can't."""
+    conversation = Conversation.of(chat_messages(dialogue), dialogue.tools)
+    for number, message in enumerate(dialogue.messages):
+        if message.role.is_target:
+            try:
+                yield number, renderer.text(conversation.first(conversation.front + number), prompt=True)
+            except RecordError as error:
+                yield number, error
 
 
 def _around(one: str, other: str) -> tuple[str, str]:

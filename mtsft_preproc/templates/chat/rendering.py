@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import json
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import orjson
 
 from mtsft_preproc.errors import RecordError, TemplateError
 from mtsft_preproc.templates.chat.environment import ChatEnvironment
@@ -33,63 +33,83 @@ class Conversation:
         messages: As ``chat_messages`` makes them.
         tools: The tools, or None.
         key: What the traces of its renderings are kept under.
+        front: Messages in front that are not the dialogue's own: the system text.
     """
 
     messages: list[dict[str, Any]]
     tools: list[Any] | None
     key: tuple[Any, ...]
+    front: int = 0
 
     @classmethod
     def of(cls, messages: list[dict[str, Any]], tools: list[Any]) -> Conversation:
         """Make one."""
-        known = orjson.dumps(tools) if tools else b""
-        return cls(messages, tools or None, (known, *map(message_shape, messages)))
+        # Their text, not their bytes from a faster library: what it can't hold exactly would be the same.
+        known = json.dumps(tools) if tools else ""
+        front = int(bool(messages) and messages[0]["role"] == "system")
+        return cls(messages, tools or None, (known, *map(message_shape, messages)), front)
 
     def first(self, count: int) -> Conversation:
         """Return the conversation as it stood after ``count`` messages."""
-        return Conversation(self.messages[:count], self.tools, self.key[: count + 1])
+        return Conversation(self.messages[:count], self.tools, self.key[: count + 1], self.front)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Guard:
-    """A question that a rendering asked, and the answer for which its trace holds."""
+    """A question that a rendering asked, and the answer for which its trace holds.
+
+    Attributes:
+        question: The question.
+        answer: The answer.
+        compile: Makes a function of the question, when it is asked first: most guards never are.
+    """
 
     question: Expression
     answer: Any
-    ask: Evaluate
+    compile: Callable[[Expression], Evaluate]
+    _ask: Evaluate | None = None
 
     def holds(self, messages: Sequence[Any]) -> bool:
         """Return whether the answer is the same for other messages of the same shape."""
+        if self._ask is None:
+            self._ask = self.compile(self.question)
         try:
-            found = self.ask(messages)
+            found = self._ask(messages)
         except Exception:
             # The same operation on other text, out of range for instance: another rendering.
             return False
         return type(found) is type(self.answer) and bool(found == self.answer)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Trace:
     """One rendering.
 
     Attributes:
         pieces: What was written; literal text that stands together is one piece.
         guards: What it holds for.
-        evaluate: What makes the text of each piece that is a leaf, in their order.
+        compile: Makes a function of the expression of a piece, when it is needed.
     """
 
     pieces: tuple[Piece, ...]
     guards: tuple[Guard, ...]
-    evaluate: tuple[Evaluate, ...]
+    compile: Callable[[Expression], Evaluate]
+    _fills: list[Evaluate] | None = None
 
     def of(self, messages: Sequence[Any]) -> Trace:
         """Return the trace of other messages for which the guards hold."""
-        makes = iter(self.evaluate)
+        if self._fills is None:
+            self._fills = [
+                self.compile(piece.expression) for piece in self.pieces if isinstance(piece, Leaf)
+            ]
+        fills = iter(self._fills)
         pieces = tuple(
-            piece._replace(text=next(makes)(messages)) if isinstance(piece, Leaf) else piece
+            Leaf(piece.expression, next(fills)(messages), piece.owners)
+            if isinstance(piece, Leaf)
+            else piece
             for piece in self.pieces
         )
-        return Trace(pieces, self.guards, self.evaluate)
+        return Trace(pieces, self.guards, self.compile, self._fills)
 
 
 class ChatRenderer:
@@ -143,7 +163,9 @@ class ChatRenderer:
         self._traces.move_to_end(key)
         for trace in known:
             if all(guard.holds(conversation.messages) for guard in trace.guards):
-                return trace.of(conversation.messages)
+                # An operation may fail on other text, out of range for instance: another rendering.
+                with contextlib.suppress(LookupError, ValueError):
+                    return trace.of(conversation.messages)
         trace = self._trace(conversation, prompt)
         known.insert(0, trace)
         del known[_KEPT_OF_SHAPE:]
@@ -161,13 +183,13 @@ class ChatRenderer:
 
     def guard(self, question: Expression, answer: Any) -> Guard:
         """Make a guard."""
-        return Guard(question, answer, self.compile(question))
+        return Guard(question, answer, self.compile)
 
     def _trace(self, conversation: Conversation, prompt: bool) -> Trace:
         text = self.text(conversation, prompt)
         recorder = Recorder()
         messages = traced_messages(conversation.messages, recorder)
-        tools = traced_tools(conversation.tools, recorder)
+        tools = traced_tools(conversation.tools, conversation.key[0], recorder)
         try:
             traced = self._render(self._tracing, messages, tools, prompt)
         except RecordError:
@@ -176,8 +198,7 @@ class ChatRenderer:
             raise RecordError("mask-unproven", "", "a template whose text can be traced", "other text")
         pieces = merged(traced.pieces) if isinstance(traced, Traced) else (text,)
         guards = tuple(self.guard(question, answer) for question, answer in recorder.guards.items())
-        evaluate = tuple(self.compile(piece.expression) for piece in pieces if isinstance(piece, Leaf))
-        return Trace(pieces, guards, evaluate)
+        return Trace(pieces, guards, self.compile)
 
     def _render(self, compiled: Mapping[str, Any], messages: list[Any], tools: Any, prompt: bool) -> str:
         name = "tool_use" if tools is not None and "tool_use" in compiled else "default"

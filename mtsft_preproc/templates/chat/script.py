@@ -72,6 +72,14 @@ class Script:
         """Return whether other messages of the same shape are rendered in the same pieces."""
         return all(guard.holds(messages) for guard in self.guards)
 
+    def writes(self, text: str, messages: Sequence[Any]) -> bool:
+        """Return whether filled with other messages it is a text."""
+        try:
+            return "".join(self.fill(messages)) == text
+        except (LookupError, ValueError):
+            # An operation failed on other text, out of range for instance.
+            return False
+
     def fill(self, messages: Sequence[Any]) -> list[str]:
         """Return the texts of the pieces for other messages."""
         texts = self.literals.copy()
@@ -103,7 +111,10 @@ def write_script(renderer: ChatRenderer, conversation: Conversation, special: Sp
         prompt = renderer.trace(conversation.first(number), prompt=True)
         guards |= {guard.question: guard for guard in prompt.guards}
         history = functools.partial(_history, renderer, conversation.first(number))
-        turns.append(prove_turn(number, full, Written(prompt), reply_written, history, special))
+        turn = prove_turn(number, full, Written(prompt), reply_written, history, special)
+        for question, answer in turn.guards:
+            guards[question] = renderer.guard(question, answer)
+        turns.append(turn)
     for words in full.words:
         # Empty words prove less than others: another script.
         question = ("truth", words.leaf.expression)

@@ -135,6 +135,9 @@ def tokenize(views: Sequence[View], encoder: Encoder, special: SpecialText, in_t
 
 def _spelled(views: Sequence[View], encoded: SpannedIds, encoder: Encoder) -> list[int]:
     """Return the views whose special tokens are not just the template's."""
+    unknown = encoder.spec.unk_id
+    # Text that isn't in the vocabulary becomes the unknown token, too; of that one the spelling counts.
+    word = next((token.text for token in encoder.spec.added if token.special and token.id == unknown), None)
     is_special = encoder.special_mask[encoded.ids]
     found = encoded.ids[is_special]
     counts = np.diff(np.concatenate([[0], np.cumsum(is_special)])[encoded.offsets])
@@ -143,7 +146,9 @@ def _spelled(views: Sequence[View], encoded: SpannedIds, encoder: Encoder) -> li
     return [
         number
         for number, ids in enumerate(meant)
-        if counts[number] != len(ids) or found[ends[number] - counts[number] : ends[number]].tolist() != ids
+        if counts[number] != len(ids)
+        or found[ends[number] - counts[number] : ends[number]].tolist() != ids
+        or (word and views[number].text.count(word) != views[number].script.special.count(unknown))
     ]
 
 

@@ -26,12 +26,18 @@ __all__ = [
     "Piece",
     "Recorder",
     "Traced",
+    "added",
     "call_method",
     "expression_of",
     "is_traced",
+    "joined_expression",
+    "joined_text",
+    "modulo",
     "owners_of",
+    "pinned",
     "plain",
     "recorder_of",
+    "written",
 ]
 
 #: Owner of what comes from the tools: no message.
@@ -113,6 +119,7 @@ class Traced(str):
         pieces: list[Piece] = []
         recorder: Recorder | None = None
         for part in parts:
+            part = written(part)
             if isinstance(part, Traced):
                 pieces += part.pieces
                 recorder = part.recorder
@@ -141,8 +148,8 @@ class Traced(str):
         return call_method(self.recorder, "__mod__", other, (self,), {})
 
     def __iter__(self) -> Iterator[str]:
-        self.pin()
-        return iter(plain(self))
+        self.recorder.answer(("len", expression_of(self)), len(plain(self)))
+        return iter([self[number] for number in range(len(plain(self)))])
 
     def __hash__(self) -> int:
         self.pin()
@@ -159,12 +166,65 @@ def call_method(
     recorder: Recorder, name: str, own: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """Call a method of ``str`` with traced strings among what it is given."""
-    value = getattr(str, name)(plain(own), *map(plain, args), **plain(kwargs))
+    try:
+        value = getattr(str, name)(plain(own), *map(plain, args), **plain(kwargs))
+    except (LookupError, ValueError):
+        # Jinja goes on without some of these (text[0] of an empty one): of other text they aren't raised.
+        pin((own, args, kwargs))
+        raise
     if value is NotImplemented:
         return value
     named = tuple((key, expression_of(arg)) for key, arg in kwargs.items())
     expression = ("call", name, expression_of(own), tuple(map(expression_of, args)), named)
     return recorder.result(expression, value, owners_of((own, args, kwargs)))
+
+
+def pinned(recorder: Recorder, value: str, given: Any) -> Traced:
+    """Return the result of an operation that can't be done again, only noted whole."""
+    pin(given)
+    # Made of what was given, but always this.
+    expression = ("item", ("list", (constant(value), expression_of(given))), 0)
+    made = Traced.of((Leaf(expression, str.__str__(value), owners_of(given)),), recorder)
+    made.safe = isinstance(value, Markup)
+    return made
+
+
+def pin(value: Any) -> None:
+    """Note the whole of all traced strings and objects in a value."""
+    if isinstance(value, Traced):
+        value.pin()
+    elif isinstance(value, Object):
+        pin(value.open())
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            pin(key)
+            pin(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            pin(item)
+
+
+def written(value: Any) -> Any:
+    """Return what a template writes of a value: of lists and objects, Python's notation."""
+    if isinstance(value, str) or not is_traced(value):
+        return value
+    expression = ("filter", "string", (expression_of(value),), ())
+    return recorder_of(value).result(expression, str(plain(value)), owners_of(value))
+
+
+def added(left: Any, right: Any) -> Any:
+    """Add; markupsafe's strings don't ask what they are added to."""
+    return _added(left, right) if isinstance(left, Markup) and isinstance(right, Traced) else left + right
+
+
+def modulo(left: Any, right: Any) -> Any:
+    """Divide, or format with ``%``, whose values may be traced."""
+    if not isinstance(left, str) or not is_traced((left, right)):
+        return left % right
+    recorder = recorder_of((left, right))
+    if _is_safe(left):
+        return pinned(recorder, Markup(plain(left)) % plain(right), (left, right))
+    return call_method(recorder, "__mod__", left, (right,), {})
 
 
 def _added(left: str, right: str) -> str:
@@ -212,37 +272,41 @@ class Object(dict[str, Any]):
 
     Args:
         value: The object.
-        path: Where it stands in the messages.
+        expression: Where it stands: ``("at", path)``, or ``("tool", all tools as JSON, path)``.
+        owner: The message that it belongs to, or ``OUTSIDE``.
         recorder: Takes the guards.
     """
 
-    def __init__(self, value: dict[str, Any], path: tuple[Any, ...], recorder: Recorder) -> None:
+    def __init__(
+        self, value: dict[str, Any], expression: Expression, owner: int, recorder: Recorder
+    ) -> None:
         super().__init__(value)
-        self.path, self.recorder = path, recorder
+        self.expression, self.recorder = expression, recorder
+        self.owners = frozenset((owner,))
         self._opened: dict[Any, Any] | None = None
 
     def open(self) -> dict[Any, Any]:
         """Return what lies in it."""
         if self._opened is None:
             value = {key: dict.__getitem__(self, key) for key in dict.keys(self)}
-            self.recorder.answer(("shape", ("at", self.path)), shape_of(value))
-            self._opened = self._wrap(value, self.path)
-        return self._opened
-
-    def _wrap(self, value: Any, path: tuple[Any, ...]) -> Any:
-        owners = frozenset((path[0],))
-        if isinstance(value, str):
-            return Traced.of((Leaf(("at", path), value, owners),), self.recorder)
-        if isinstance(value, dict):
-            # A key is data too, though the shape has pinned it.
-            return {
-                Traced.of((Leaf(constant(key), key, owners),), self.recorder): self._wrap(
-                    item, (*path, key)
-                )
+            if self.expression[0] == "at":
+                # Of tools nothing needs to be asked: a trace is kept under their text.
+                self.recorder.answer(("shape", self.expression), shape_of(value))
+            self._opened = {
+                # A key is data too, though the shape has pinned it.
+                Traced.of((Leaf(constant(key), key, self.owners),), self.recorder): self._wrap(item, (key,))
                 for key, item in value.items()
             }
+        return self._opened
+
+    def _wrap(self, value: Any, below: tuple[Any, ...]) -> Any:
+        expression = (*self.expression[:-1], self.expression[-1] + below)
+        if isinstance(value, str):
+            return Traced.of((Leaf(expression, value, self.owners),), self.recorder)
+        if isinstance(value, dict):
+            return Object(value, expression, next(iter(self.owners)), self.recorder)
         if isinstance(value, list):
-            return [self._wrap(item, (*path, number)) for number, item in enumerate(value)]
+            return [self._wrap(item, (*below, number)) for number, item in enumerate(value)]
         return value
 
 
@@ -264,6 +328,7 @@ for _name in (
     "keys",
     "values",
     "items",
+    "copy",
 ):
     setattr(Object, _name, _opened(_name))
 
@@ -284,27 +349,36 @@ def plain(value: Any) -> Any:
 def expression_of(value: Any) -> Expression:
     """Return how a value is made."""
     if isinstance(value, Traced):
-        parts = [
-            piece.expression if isinstance(piece, Leaf) else constant(piece)
-            for piece in value.pieces
-            if not isinstance(piece, Mark)
-        ]
-        return parts[0] if len(parts) == 1 else ("cat", tuple(parts))
+        return joined_expression(value.pieces)
     if isinstance(value, Object):
-        return ("at", value.path)
+        return value.expression
     if isinstance(value, dict):
         return ("dict", tuple((expression_of(key), expression_of(item)) for key, item in value.items()))
     if isinstance(value, list | tuple):
-        return ("list", tuple(map(expression_of, value)))
+        kind = "tuple" if isinstance(value, tuple) else "list"
+        return (kind, tuple(map(expression_of, value)))
     return constant(value)
+
+
+def joined_expression(pieces: Iterable[Piece]) -> Expression:
+    """Return how the text of pieces is made."""
+    parts = [
+        piece.expression if isinstance(piece, Leaf) else constant(str.__str__(piece))
+        for piece in pieces
+        if not isinstance(piece, Mark)
+    ]
+    return parts[0] if len(parts) == 1 else ("cat", tuple(parts))
+
+
+def joined_text(pieces: Iterable[Piece]) -> str:
+    """Return the text of pieces."""
+    return "".join(map(_text, pieces))
 
 
 def owners_of(value: Any) -> frozenset[int]:
     """Return the messages that the traced strings in ``value`` came from."""
-    if isinstance(value, Traced):
+    if isinstance(value, Traced | Object):
         return value.owners
-    if isinstance(value, Object):
-        return frozenset((value.path[0],))
     inner: Iterable[Any] = ()
     if isinstance(value, dict):
         inner = (*dict.keys(value), *dict.values(value))

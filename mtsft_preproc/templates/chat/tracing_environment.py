@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable
-from types import BuiltinMethodType
+from collections.abc import Callable, Iterable, Iterator, MappingView
+from types import BuiltinMethodType, MethodType
 from typing import Any
 
-from jinja2 import nodes
+from jinja2 import TemplateSyntaxError, nodes
 from jinja2.runtime import Context
 from jinja2.visitor import NodeTransformer
+from markupsafe import Markup
 
 from mtsft_preproc.templates.chat.environment import ChatEnvironment
 from mtsft_preproc.templates.chat.tracing import (
@@ -17,12 +18,16 @@ from mtsft_preproc.templates.chat.tracing import (
     OPEN,
     Recorder,
     Traced,
+    added,
     call_method,
     expression_of,
     is_traced,
+    modulo,
     owners_of,
+    pinned,
     plain,
     recorder_of,
+    written,
 )
 
 __all__ = ["TracingEnvironment"]
@@ -35,7 +40,7 @@ _MOVES = frozenset(
         "sort", "string", "unique",
     }
 )  # fmt: skip
-_CONCAT, _IN = "_concat", "_in"
+_CONCAT, _IN, _ADD, _MODULO = "_concat", "_in", "_add", "_modulo"
 
 
 class TracingEnvironment(ChatEnvironment):
@@ -52,7 +57,10 @@ class TracingEnvironment(ChatEnvironment):
         for name in self.filters:
             if name not in _MOVES:
                 self.filters[name] = self._traced_filter(name, self.filters[name])
-        self.filters[_CONCAT] = lambda *parts: Traced.joined(parts)
+        self.filters |= {_CONCAT: lambda *parts: Traced.joined(parts), _ADD: added, _MODULO: modulo}
+        self.filters["string"] = _string
+        self.finalize = written
+        self.globals["strftime_now"] = _pinning(self.globals["strftime_now"])
         self.tests[_IN] = _contains
         for name in ("sequence", "iterable"):
             # Jinja measures the length, which would be noted; text always is one.
@@ -71,15 +79,24 @@ class TracingEnvironment(ChatEnvironment):
 
     def call(self, context: Context, function: Any, *args: Any, **kwargs: Any) -> Any:
         """Call what a template calls; methods of plain strings may be given traced ones."""
-        if isinstance(function, BuiltinMethodType) and isinstance(function.__self__, str):
+        own = getattr(function, "__self__", None)
+        if isinstance(function, BuiltinMethodType | MethodType) and isinstance(own, str):
+            args = tuple(map(_settled, args))
             # Compiled templates pass their scopes along, under these names.
             named = {
                 key: value for key, value in kwargs.items() if key not in ("_loop_vars", "_block_vars")
             }
-            if is_traced(args) or is_traced(named):
+            if not isinstance(own, Traced) and (is_traced(args) or is_traced(named)):
+                if isinstance(own, Markup):
+                    return _pinning(function)(*args, **named)
                 recorder = recorder_of((*args, named))
-                return call_method(recorder, function.__name__, function.__self__, args, named)
+                return call_method(recorder, function.__name__, own, args, named)
         return super().call(context, function, *args, **kwargs)
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """Return what stands for ``str.format``, which the sandbox runs itself."""
+        formatted = super().wrap_str_format(value)
+        return None if formatted is None else _pinning(formatted)
 
     def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
         return super()._generate(_Rewrite().visit(source), *args, **kwargs)
@@ -89,6 +106,7 @@ class TracingEnvironment(ChatEnvironment):
         passes = getattr(function, "jinja_pass_arg", None)
 
         def filtered(*args: Any, **kwargs: Any) -> Any:
+            args = tuple(map(_settled, args))
             given = args[1:] if passes else args
             if not is_traced(given) and not is_traced(kwargs):
                 return function(*args, **kwargs)
@@ -105,7 +123,20 @@ class TracingEnvironment(ChatEnvironment):
 
 
 class _Rewrite(NodeTransformer):
-    """Makes calls of the operations that Python would run out of sight: ``~`` and ``in``."""
+    """Makes calls of the operations that Python would run out of sight: ``~``, ``in``, ``+`` and ``%``."""
+
+    def visit_Add(self, node: nodes.Add) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        return nodes.Filter(node.left, _ADD, [node.right], [], None, None, lineno=node.lineno)
+
+    def visit_Mod(self, node: nodes.Mod) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        return nodes.Filter(node.left, _MODULO, [node.right], [], None, None, lineno=node.lineno)
+
+    def visit_ScopedEvalContextModifier(  # noqa: N802
+        self, node: nodes.ScopedEvalContextModifier
+    ) -> nodes.Node:
+        raise TemplateSyntaxError("{% autoescape %} in a chat template isn't supported", node.lineno)
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
@@ -118,6 +149,28 @@ class _Rewrite(NodeTransformer):
             return node
         test = nodes.Test(node.expr, _IN, [node.ops[0].expr], [], None, None, lineno=node.lineno)
         return nodes.Not(test, lineno=node.lineno) if node.ops[0].op == "notin" else test
+
+
+def _settled(value: Any) -> Any:
+    """Return a list of what can be read but once, or looked at but not into."""
+    return list(value) if isinstance(value, Iterator | MappingView) else value
+
+
+def _string(value: Any) -> Any:
+    value = written(value)
+    return value if isinstance(value, str) else str(value)
+
+
+def _pinning(function: Callable[..., str]) -> Callable[..., str]:
+    """Return a function that may be given traced values, of which it then holds for just these."""
+
+    def called(*args: Any, **kwargs: Any) -> str:
+        if not is_traced(args) and not is_traced(kwargs):
+            return function(*args, **kwargs)
+        value = function(*plain(args), **plain(kwargs))
+        return pinned(recorder_of((*args, kwargs)), value, (args, kwargs))
+
+    return called
 
 
 def _contains(value: Any, container: Any) -> bool:

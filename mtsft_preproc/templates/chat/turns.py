@@ -10,11 +10,12 @@ else's among them.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mtsft_preproc.errors import RecordError
-from mtsft_preproc.templates.chat.expressions import paths
+from mtsft_preproc.templates.chat.expressions import Expression, paths
+from mtsft_preproc.templates.chat.tracing import Piece, joined_expression, joined_text
 from mtsft_preproc.templates.chat.written import Extent, Written
 from mtsft_preproc.tokenization import SpecialText
 
@@ -43,6 +44,7 @@ class Turn:
         stop: Text of the special tokens that end it, or ``""`` where none does.
         prompt_same: Whether the text in front is what the model sees when it serves.
         reply_same: Whether the turn reads as it does where it is the last one.
+        guards: Questions about the text, with the answers for which this holds.
     """
 
     message: int
@@ -51,6 +53,7 @@ class Turn:
     stop: str
     prompt_same: bool
     reply_same: bool
+    guards: tuple[tuple[Expression, bool], ...] = ()
 
     @property
     def stable(self) -> bool:
@@ -89,11 +92,11 @@ def prove_turn(
     extent = extent or _nothing_said(message, full, prompt, history)
     if extent.mixed or alone.mixed or alone.quoted:
         raise _unproven(message, "words of its own", "words that the template mixed with others'")
-    opened, same = _opening(message, full, prompt, extent, history)
+    opened, same, asked = _opening(message, full, prompt, extent, history)
     if full.marked:
         start, end = _marked(message, full, extent)
         if start == end:
-            return Turn(message, start, end, "", same, True)
+            return Turn(message, start, end, "", same, True, asked)
         closing = full.text[extent.end : end]
         length, stop = _stop(closing, closing, special)
         same = same and start <= opened
@@ -111,22 +114,42 @@ def prove_turn(
     skip = max(start - extent.start, 0)
     # A stop that is the next header doesn't stand there yet where the turn is the last.
     own = length if reply.text[alone.end : alone.after].strip() else 0
-    text = full.cut(extent.start + skip, extent.end + own)
-    reply_same = text == reply.cut(alone.start + skip, alone.end + own)
-    return Turn(message, start, end, stop, same, reply_same)
+    said = full.cut(extent.start + skip, extent.end + own)
+    reply_same, also = same_text(said, reply.cut(alone.start + skip, alone.end + own))
+    if not stop:
+        # Where the turn is the last, the template may end it all the same.
+        ends = reply.text[alone.end : alone.after]
+        reply_same = reply_same and not _stop(ends, ends, special)[1]
+    return Turn(message, start, end, stop, same, reply_same, asked + also)
 
 
 def _opening(
     message: int, full: Written, prompt: Written, extent: Extent, history: Callable[[], Written]
-) -> tuple[int, bool]:
-    """Return where the model goes on from, and whether the text up to there is the serving engine's."""
+) -> tuple[int, bool, tuple[tuple[Expression, bool], ...]]:
+    """Return where the model goes on from, whether that is the serving engine's text, and its guards."""
     if full.text.startswith(prompt.text):
         start = len(prompt.text)
         if extent.before <= start <= extent.end:
-            return start, full.cut(0, start) == prompt.cut(0, start)
+            return start, *same_text(full.cut(0, start), prompt.cut(0, start))
     # The history reads differently in hindsight, or the prompt opens a thought that the text doesn't have.
     header = full.text[extent.before : extent.start]
-    return extent.before + _header(message, header, prompt, history), False
+    place = extent.before + _header(message, header, prompt, history)
+    # Of another conversation it may be the same text by chance: the guard of the comparison tells.
+    _, guards = same_text(full.cut(0, place), prompt.cut(0, len(prompt.text)))
+    return place, False, guards
+
+
+def same_text(
+    one: Sequence[Piece], other: Sequence[Piece]
+) -> tuple[bool, tuple[tuple[Expression, bool], ...]]:
+    """Return whether two texts are the same, and the guard of that where they are made differently."""
+    if one == other:
+        return True, ()
+    same = joined_text(one) == joined_text(other)
+    if all(isinstance(piece, str) for piece in (*one, *other)):
+        return same, ()
+    question = ("call", "__eq__", joined_expression(one), (joined_expression(other),), ())
+    return same, ((question, same),)
 
 
 def _header(message: int, header: str, prompt: Written, history: Callable[[], Written]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -62,6 +63,7 @@ class Written:
             if isinstance(piece, Leaf):
                 self.words.append(Words(place, place + length, piece))
             place += length
+        self._places = [place for place, _ in self.pieces]
         self.text = "".join(
             piece.text if isinstance(piece, Leaf) else str(piece) for _, piece in self.pieces
         )
@@ -128,7 +130,8 @@ class Written:
     def cut(self, start: int, end: int) -> Sequence[Piece]:
         """Return the pieces of a stretch, words cut in two as they are."""
         found: list[Piece] = []
-        for place, piece in self.pieces:
+        first = max(bisect.bisect_left(self._places, start) - 1, 0)
+        for place, piece in self.pieces[first : bisect.bisect_right(self._places, end)]:
             text = piece.text if isinstance(piece, Leaf) else str(piece)
             low, high = max(start - place, 0), min(end - place, len(text))
             if low > high or (low == high and (text or not start <= place < end)):
