@@ -22,15 +22,19 @@ ENABLE_THINKING = ("true", "false", "none")
 PARITY = ("report", "require", "split", "off")
 TRUE_FALSE = ("true", "false")
 REASONING_EFFORT = ("high", "max")
+#: What a chat template is given anyway.
+_GIVEN_VARIABLES = ("add_generation_prompt", "documents", "messages", "tools")
 ON_ERROR = ("skip", "fail")
 
 #: The prompt type that is no table but its model's own chat template.
 DEEPSEEK4 = "deepseek4"
 
-#: Settings that say how a run is carried out; the bytes of the dataset never depend on them.
+#: Settings that say how a run is carried out; the bytes of the dataset never depend on them. (The date that
+#: a chat template prints stands with the template.)
 _OPERATIONAL = frozenset(
     {
         "output_prefix",
+        "template_date",
         "workers",
         "engine",
         "shard_bytes",
@@ -219,6 +223,11 @@ class PreprocessConfig:
                 "--chat-template-kwargs: expected a JSON object such as '{\"enable_thinking\": false}', "
                 f"got {self.chat_template_kwargs!r}"
             )
+        for name in _GIVEN_VARIABLES:
+            if name in kwargs:
+                raise SettingsError(
+                    f"--chat-template-kwargs: {name!r} comes from the data; expected other variables"
+                )
         return kwargs
 
     def date(self) -> datetime.date | None:
@@ -227,7 +236,12 @@ class PreprocessConfig:
         Raises:
             ValueError: It is none.
         """
-        return datetime.date.fromisoformat(self.template_date) if self.template_date else None
+        if self.template_date is None:
+            return None
+        date = datetime.date.fromisoformat(self.template_date)
+        if date.isoformat() != self.template_date:
+            raise ValueError("another form of ISO 8601, which not all versions of Python take")
+        return date
 
     @property
     def prefix(self) -> Path:

@@ -31,6 +31,10 @@ REASONS: dict[str, str] = {
 }
 
 
+#: Characters that a rejection says at most of what was expected, and of what was there.
+_SAID = 600
+
+
 def shorten(value: object, limit: int = 120) -> str:
     """Return ``repr(value)`` cut to ``limit`` characters, with the type of what is not text.
 
@@ -103,7 +107,11 @@ class Rejection:
     @classmethod
     def of(cls, record: Record, error: RecordError) -> Rejection:
         """Return the rejection of ``record`` for ``error``."""
-        return cls(record.row, error.reason, error.field, error.expected, error.got, record.byte_offset)
+        expected, got = (
+            text if len(text) <= _SAID else text[: _SAID - 3] + "..."
+            for text in (error.expected, error.got)
+        )
+        return cls(record.row, error.reason, error.field, expected, got, record.byte_offset)
 
 
 @dataclass(slots=True)

@@ -26,7 +26,7 @@ from mtsft_preproc.progress import Progress
 from mtsft_preproc.publish import commit, finish_commit, write_synced
 from mtsft_preproc.readers import InputFile
 from mtsft_preproc.tasks import EncodeShard
-from mtsft_preproc.templates import ChatFormat
+from mtsft_preproc.templates import ChatFormat, stop_remedy
 from mtsft_preproc.watch import RejectionWatch
 
 __all__ = ["RunResult", "preprocess"]
@@ -90,16 +90,14 @@ def _say_what_is_trained(plan: Plan) -> None:
             chat_format.date, chat_format.date,
         )  # fmt: skip
     if probe.error is not None:
-        logger.warning("the chat template refuses a plain dialogue of two rounds: %s", probe.error)
+        logger.warning("the chat format refuses a plain dialogue of two rounds: %s", probe.error)
         return
     unstopped = [number for number, end in enumerate(probe.ends, 1) if not end.special]
     if unstopped:
-        remedy = f"--append-eod closes each sample with {probe.stop_tokens[0]!r}, trained"
-        if probe.ends[-1].special:
-            remedy = "with --parity split each turn is trained as a last one, which does"
+        turns = " and ".join(map(str, unstopped))
         logger.warning(
-            "turn %s of a dialogue of %d ends in no trained stop token, so the model may not learn to stop "
-            "there; %s", " and ".join(map(str, unstopped)), len(probe.ends), remedy,
+            "turn %s of a dialogue of %d: no stop token is trained, so the model may not learn to stop "
+            "there; %s", turns, len(probe.ends), stop_remedy(probe.ends, plan.config),
         )  # fmt: skip
     stops = " or ".join(map(repr, probe.stop_tokens))
     for end in dict.fromkeys(end for end in probe.ends if end.special):

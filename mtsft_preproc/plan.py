@@ -105,6 +105,8 @@ def _date_of_run(config: PreprocessConfig) -> datetime.date:
 
     A run that is taken up on another day goes on with the date that it was started with.
     """
+    if config.restart:
+        return datetime.date.today()
     path = OutputPaths(config.prefix).plan
     try:
         date = json.loads(path.read_text("utf-8"))["identity"]["chat_template"]["date"]

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mtsft_preproc import plan
 from mtsft_preproc.config import PreprocessConfig
+from mtsft_preproc.errors import MtsftError
 from mtsft_preproc.plan import make_plan
+from mtsft_preproc.tokenization import ResolvedTokenizer, TokenizerLoading, load_tokenizer
 
 MakeConfig = Callable[..., PreprocessConfig]
 RECORD = {"instruction": "q", "input": "", "output": "a"}
+
+#: Settings of a run with the chat template in the tokenizer's folder; with a prompt type that is one.
+CHAT: dict[str, Any] = {"prompt_type": None, "chat_template": "tokenizer"}
+DEEPSEEK: dict[str, Any] = {"prompt_type": "deepseek4", "enable_thinking": "true"}
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+DATED = "{{ strftime_now('%Y-%m-%d') }}" + TEMPLATE
 
 #: For each setting: another value, and whether it shapes the bytes.
 CHANGES: dict[str, tuple[Any, bool]] = {
@@ -36,6 +49,16 @@ CHANGES: dict[str, tuple[Any, bool]] = {
     "on_error": ("fail", False),
     "max_rejected": (3, False),
 }
+#: The same for settings that belong to a chat template, with the settings that they are added to.
+CHAT_CHANGES: dict[str, tuple[dict[str, Any], Any, bool]] = {
+    "chat_template": (CHAT, "chatml", True),
+    "chat_template_kwargs": (CHAT, '{"x": 1}', True),
+    "parity": (CHAT, "off", True),
+    # It prints no date.
+    "template_date": (CHAT, "2024-07-26", False),
+    "drop_thinking": (DEEPSEEK, "false", True),
+    "reasoning_effort": (DEEPSEEK, "max", True),
+}
 #: Checked elsewhere, or with one value alone today.
 ELSEWHERE = {
     "input", "output_prefix", "tokenizer", "handler_name", "prompt_type_path", "train_on", "overlong",
@@ -43,21 +66,57 @@ ELSEWHERE = {
 }  # fmt: skip
 
 
+class InProcess(TokenizerLoading):
+    """Loads the tokenizer here: a process of its own costs a second each time."""
+
+    def __init__(self, path: str, adjustment: Any, use_fast: bool, trust: bool, after: Any = None) -> None:
+        self._tokenizer = load_tokenizer(path, adjustment, use_fast=use_fast, trust_remote_code=trust)
+        self._after = after
+
+    def result(self) -> ResolvedTokenizer:
+        return self._tokenizer
+
+    def afterwards(self) -> Any:
+        return self._after(self._tokenizer)
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module", autouse=True)
+def in_process() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "TokenizerLoading", InProcess)
+        yield
+
+
 def test_every_setting_is_looked_at() -> None:
-    assert {item.name for item in fields(PreprocessConfig)} == {*CHANGES, *ELSEWHERE}
+    assert {item.name for item in fields(PreprocessConfig)} == {*CHANGES, *CHAT_CHANGES, *ELSEWHERE}
 
 
 @pytest.fixture(scope="module")
-def fingerprint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with records, a tokenizer that has a chat template and one that has none, and templates."""
     folder = tmp_path_factory.mktemp("plan")
     (folder / "in.jsonl").write_text((json.dumps(RECORD) + "\n") * 3)
-    examples = Path(__file__).parents[1] / "examples"
+    for name in ("with", "without"):
+        shutil.copytree(Path(__file__).parents[1] / "examples" / "tokenizer", folder / name)
+        settings = folder / name / "tokenizer_config.json"
+        settings.write_text(json.dumps({**json.loads(settings.read_text()), "chat_template": None}))
+    (folder / "with" / "chat_template.jinja").write_text(TEMPLATE)
+    (folder / "dated.jinja").write_text(DATED)
+    (folder / "broken.jinja").write_text("{% for m in messages %}")
+    (folder / "latin.jinja").write_bytes("{{ 'é' }}".encode("latin-1"))
+    return folder
 
+
+@pytest.fixture(scope="module")
+def fingerprint(folder: Path) -> Callable[..., str]:
     def of(**changes: Any) -> str:
         settings: dict[str, Any] = {
             "input": (str(folder / "in.jsonl"),),
             "output_prefix": str(folder / "out"),
-            "tokenizer": str(examples / "tokenizer"),
+            "tokenizer": str(folder / "with"),
             "handler_name": "alpaca",
             "prompt_type": "chatml",
             **changes,
@@ -72,11 +131,75 @@ def usual(fingerprint: Callable[..., str]) -> str:
     return fingerprint()
 
 
+@pytest.fixture(scope="module")
+def usual_with(fingerprint: Callable[..., str]) -> dict[str, str]:
+    return {str(base): fingerprint(**base) for base in (CHAT, DEEPSEEK)}
+
+
 @pytest.mark.parametrize(("name", "value", "shapes"), [(name, *change) for name, change in CHANGES.items()])
 def test_the_fingerprint_holds_what_shapes_the_bytes(
     name: str, value: Any, shapes: bool, fingerprint: Callable[..., str], usual: str
 ) -> None:
     assert (fingerprint(**{name: value}) != usual) == shapes
+
+
+@pytest.mark.parametrize("name", CHAT_CHANGES)
+def test_the_fingerprint_holds_what_a_chat_template_is_told(
+    name: str, fingerprint: Callable[..., str], usual_with: dict[str, str]
+) -> None:
+    base, value, shapes = CHAT_CHANGES[name]
+    assert (fingerprint(**{**base, name: value}) != usual_with[str(base)]) == shapes
+
+
+def test_thinking_is_a_variable_of_the_chat_template(
+    fingerprint: Callable[..., str], usual_with: dict[str, str]
+) -> None:
+    given = {fingerprint(**CHAT, enable_thinking=value) for value in ("true", "false")}
+    assert len({*given, usual_with[str(CHAT)]}) == 3
+
+
+def test_kwargs_are_their_meaning(fingerprint: Callable[..., str]) -> None:
+    texts = ('{"a": 1, "b": [2]}', '{"b":[2],\n"a":1}')
+    assert fingerprint(**CHAT, chat_template_kwargs=texts[0]) == fingerprint(
+        **CHAT, chat_template_kwargs=texts[1]
+    )
+
+
+def test_the_fingerprint_holds_the_date_that_is_printed(
+    folder: Path, fingerprint: Callable[..., str]
+) -> None:
+    dated = {**CHAT, "chat_template": str(folder / "dated.jinja")}
+    days = ("2024-07-26", "2024-07-27")
+    first, second, again = (fingerprint(**dated, template_date=day) for day in (*days, days[0]))
+    assert first == again != second
+
+
+def test_the_fingerprint_holds_the_templates_content(
+    tmp_path: Path, fingerprint: Callable[..., str]
+) -> None:
+    path = tmp_path / "mine.jinja"
+    found = []
+    for text in (TEMPLATE, TEMPLATE + "{# another #}", TEMPLATE):
+        path.write_text(text)
+        found.append(fingerprint(**{**CHAT, "chat_template": str(path)}))
+    assert found[0] == found[2] != found[1]
+
+
+def test_the_fingerprint_holds_what_the_tokenizers_folder_says_of_chats(
+    tmp_path: Path, folder: Path, fingerprint: Callable[..., str], usual_with: dict[str, str]
+) -> None:
+    """The template, the special tokens that it may print, and the ids that end generation."""
+    mine = tmp_path / "tokenizer"
+    shutil.copytree(folder / "with", mine)
+    before = fingerprint(**CHAT, tokenizer=str(mine))
+    (mine / "chat_template.jinja").write_text(TEMPLATE + "{# another #}")
+    template = fingerprint(**CHAT, tokenizer=str(mine))
+    (mine / "generation_config.json").write_text('{"eos_token_id": [3964]}')
+    stops = fingerprint(**CHAT, tokenizer=str(mine))
+    settings = json.loads((mine / "tokenizer_config.json").read_text())
+    (mine / "tokenizer_config.json").write_text(json.dumps({**settings, "sep_token": "<|user|>"}))
+    tokens = fingerprint(**CHAT, tokenizer=str(mine))
+    assert len({before, template, stops, tokens}) == 4
 
 
 def test_the_fingerprint_holds_the_inputs_content(make_config: MakeConfig) -> None:
@@ -87,3 +210,89 @@ def test_the_fingerprint_holds_the_inputs_content(make_config: MakeConfig) -> No
 
 def test_an_alias_is_the_same_handler(fingerprint: Callable[..., str], usual: str) -> None:
     assert fingerprint(handler_name="AlpacaStyleInstructionHandler") == usual
+
+
+#: Settings that are refused, and what the one line must name: what is wrong, what would be right.
+#: ``@`` stands for the folder.
+REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "both": ({"chat_template": "chatml"}, ["--prompt-type and --chat-template", "one of them"]),
+    "both-file": (
+        {**CHAT, "prompt_type_path": "types.json"},
+        ["--prompt-type and --chat-template", "one of them"],
+    ),
+    "neither": (
+        {"prompt_type": None},
+        ["--prompt-type or --chat-template", "--chat-template tokenizer", "chatml", "deepseek4"],
+    ),
+    "parity-alone": ({"parity": "require"}, ["--parity: belongs to --chat-template"]),
+    "kwargs-alone": (
+        {"chat_template_kwargs": '{"a": 1}'},
+        ["--chat-template-kwargs: belongs to --chat-template"],
+    ),
+    "date-alone": (
+        {"template_date": "2024-07-26"},
+        ["--template-date: belongs to --chat-template"],
+    ),
+    "drop-thinking": ({"drop_thinking": "true"}, ["--drop-thinking: belongs to --prompt-type deepseek4"]),
+    "effort": ({"reasoning_effort": "max"}, ["--reasoning-effort: belongs to --prompt-type deepseek4"]),
+    "drop-thinking-chat": (
+        {**CHAT, "drop_thinking": "false"},
+        ["--drop-thinking: belongs to --prompt-type deepseek4"],
+    ),
+    "drop-thinking-value": ({**DEEPSEEK, "drop_thinking": "ture"}, ["'ture'", "did you mean 'true'?"]),
+    "effort-value": ({**DEEPSEEK, "reasoning_effort": "hihg"}, ["'hihg'", "did you mean 'high'?"]),
+    "kwargs-no-json": ({**CHAT, "chat_template_kwargs": "{x}"}, ["JSON object", "'{x}'"]),
+    "kwargs-list": ({**CHAT, "chat_template_kwargs": "[1]"}, ["JSON object", "'[1]'"]),
+    "kwargs-null": ({**CHAT, "chat_template_kwargs": "null"}, ["JSON object", "'null'"]),
+    "kwargs-taken": (
+        {**CHAT, "chat_template_kwargs": '{"messages": []}'},
+        ["--chat-template-kwargs: 'messages'", "comes from the data"],
+    ),
+    "thinking-twice": (
+        {**CHAT, "chat_template_kwargs": '{"enable_thinking": false}', "enable_thinking": "true"},
+        ["enable_thinking is False", "--enable-thinking is true", "one of them"],
+    ),
+    "date-no-such-day": ({**CHAT, "template_date": "2024-02-30"}, ["YYYY-MM-DD", "'2024-02-30'"]),
+    "date-other-form": ({**CHAT, "template_date": "20240726"}, ["YYYY-MM-DD", "'20240726'"]),
+    "date-empty": ({**CHAT, "template_date": ""}, ["YYYY-MM-DD", "''"]),
+    "parity-value": ({**CHAT, "parity": "requires"}, ["'requires'", "did you mean 'require'?", "split"]),
+    "name": (
+        {**CHAT, "chat_template": "chatm"},
+        ["'chatm'", "did you mean 'chatml'?", ".jinja", "tokenizer"],
+    ),
+    "name-without-own": (
+        {**CHAT, "chat_template": "chatm", "tokenizer": "@/without"},
+        ["'chatm'", "did you mean 'chatml'?", ".jinja"],
+    ),
+    "prompt-type": ({"prompt_type": "deepsek4"}, ["'deepsek4'", "did you mean 'deepseek4'"]),
+    "missing": ({**CHAT, "chat_template": "@/none.jinja"}, ["@/none.jinja", "No such file"]),
+    "folder": ({**CHAT, "chat_template": "@/with"}, ["@/with", "directory"]),
+    "not-utf-8": ({**CHAT, "chat_template": "@/latin.jinja"}, ["@/latin.jinja", "not UTF-8"]),
+    "syntax": ({**CHAT, "chat_template": "@/broken.jinja"}, ["--chat-template", "endfor"]),
+    "none": (
+        {**CHAT, "tokenizer": "@/without"},
+        ["@/without has no chat template", ".jinja", "chatml", "--prompt-type"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_does_not_go_together_is_refused(
+    case: str, folder: Path, fingerprint: Callable[..., str]
+) -> None:
+    settings, named = REFUSED[case]
+    changes = {
+        name: value.replace("@", str(folder)) if isinstance(value, str) else value
+        for name, value in settings.items()
+    }
+    with pytest.raises(MtsftError) as found:
+        fingerprint(**changes)
+    line = str(found.value)
+    assert "\n" not in line
+    for text in named:
+        assert text.replace("@", str(folder)) in line
+
+
+def test_thinking_given_twice_alike_is_no_contradiction(fingerprint: Callable[..., str]) -> None:
+    given = {"chat_template_kwargs": '{"enable_thinking": true}', "enable_thinking": "true"}
+    assert fingerprint(**CHAT, **given)

@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.all_prompt_types:
         path = arguments.prompt_type_path
         names = list((read_prompt_types(path) if path else prompt_types).names())
-    elif arguments.prompt_type is None and arguments.chat_template is None:
+    elif arguments.prompt_type is arguments.prompt_type_path is arguments.chat_template is None:
         arguments.chat_template = "tokenizer"
     configs = [_config(arguments, name) for name in names]
     named = [

@@ -23,6 +23,8 @@ from mtsft_preproc.templates import (
     Template,
     TokenBatch,
     prompts_of,
+    reporting,
+    stop_remedy,
     turn_ends,
 )
 from mtsft_preproc.tokenization import Encoder, ResolvedTokenizer, TokenizerLoading, open_encoder
@@ -99,7 +101,7 @@ def _check(
 ) -> FormatCheck:
     try:
         complete = found.resolve(resolved.spec, config.date() or datetime.date.today())
-        template = complete.open(encoder, config)
+        template = complete.open(encoder, reporting(config))
     except TemplateError as error:
         return FormatCheck(name, [], None, str(error))
     checks = [
@@ -159,11 +161,11 @@ def _dialogue(
     if template.late_stop_id is not None:
         check.labels[batch.late_stops] = template.late_stop_id
     _look_at_tokens(check, batch, mask, encoder)
-    _look_at_ends(check, template, encoder, batch)
+    _look_at_ends(check, template, encoder, batch, config)
     check.says += [note for note in batch.notes[0] if note != "stop-not-trained"]
-    if is_chat:
+    if is_chat and config.parity != "off":
         _look_at_parity(check, batch)
-    else:
+    elif not is_chat:
         _compare_with_own_template(check, dialogue, batch, encoder)
     return check
 
@@ -187,7 +189,13 @@ def _look_at_tokens(
             check.unsafe.append("BOS is trained")
 
 
-def _look_at_ends(check: DialogueCheck, template: Template, encoder: Encoder, batch: TokenBatch) -> None:
+def _look_at_ends(
+    check: DialogueCheck,
+    template: Template,
+    encoder: Encoder,
+    batch: TokenBatch,
+    config: PreprocessConfig,
+) -> None:
     """Look at the token that ends each turn."""
     ends = turn_ends(template, encoder, batch)
     texts = dict.fromkeys(f"{end.text!r} ({end.id})" for end in ends if end.special)
@@ -195,11 +203,10 @@ def _look_at_ends(check: DialogueCheck, template: Template, encoder: Encoder, ba
         check.says.append(f"turns end with {', '.join(texts)}")
     unstopped = [number for number, end in enumerate(ends, 1) if not end.special]
     if unstopped:
-        remedy = "--append-eod trains one behind each sample"
-        if ends and ends[-1].special:
-            remedy = "--parity split trains each turn as a last one"
-        numbers = ", ".join(map(str, unstopped))
-        check.unsafe.append(f"turn {numbers} of {len(ends)}: no stop token is trained; {remedy}")
+        numbers = " and ".join(map(str, unstopped))
+        check.unsafe.append(
+            f"turn {numbers} of {len(ends)}: no stop token is trained; {stop_remedy(ends, config)}"
+        )
     foreign = dict.fromkeys(end.text for end in ends if end.special and not end.stops)
     if foreign:
         check.says.append(
@@ -226,7 +233,11 @@ def _compare_with_own_template(
     own = dict(encoder.spec.chat_templates)
     if "default" not in own:
         return
-    renderer = ChatRenderer(own, dict(encoder.spec.special_tokens_map), datetime.date.today())
+    try:
+        renderer = ChatRenderer(own, dict(encoder.spec.special_tokens_map), datetime.date.today())
+    except TemplateError as error:
+        check.says.append(f"the tokenizer's own chat template can't be used: {error}")
+        return
     generated = batch.mask()
     generated[batch.late_stops] = False
     for message, prompt in prompts_of(renderer, dialogue):
@@ -255,14 +266,14 @@ def print_check(check: FormatCheck, console: Console, brief: bool) -> None:
     verdict = "unusable" if check.unusable else "UNSAFE" if check.unsafe else "safe"
     style = {"unusable": "dim", "UNSAFE": "bold red", "safe": "green"}[verdict]
     if brief:
-        console.print(f"{check.name:<18}", end="")
+        console.print(f"{check.name:<18}", end="", markup=False)
         console.print(f"{verdict:<10}", style=style, end="")
         first = (check.unusable or (check.unsafe or check.dialogues[0].says[:3])[0])[:300]
         console.print(first, markup=False)
         return
     console.print(legend())
     for dialogue in check.dialogues:
-        console.print(f"\n{check.name}: {dialogue.name}", style="bold")
+        console.print(f"\n{check.name}: {dialogue.name}", style="bold", markup=False)
         if dialogue.refused:
             console.print(f"  refused: {dialogue.refused}", markup=False)
         elif check.encoder is not None:

@@ -2,7 +2,15 @@
 
 from mtsft_preproc.templates.chat import ChatRenderer, ChatTemplate, prompts_of
 from mtsft_preproc.templates.formats import BUILTIN, ChatFormat, Format, PromptFormat, make_format
-from mtsft_preproc.templates.probe import Probe, ProbeReport, TurnEnd, probe_dialogue, turn_ends
+from mtsft_preproc.templates.probe import (
+    Probe,
+    ProbeReport,
+    TurnEnd,
+    probe_dialogue,
+    reporting,
+    stop_remedy,
+    turn_ends,
+)
 from mtsft_preproc.templates.prompt_template import PromptTemplate
 from mtsft_preproc.templates.prompt_type import PromptType, Token
 from mtsft_preproc.templates.prompt_type_file import read_prompt_types
@@ -31,5 +39,7 @@ __all__ = [
     "prompt_types",
     "prompts_of",
     "read_prompt_types",
+    "reporting",
+    "stop_remedy",
     "turn_ends",
 ]

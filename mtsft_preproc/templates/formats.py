@@ -124,7 +124,7 @@ class ChatFormat(Format):
         templates = self.templates
         if not templates:
             own = dict(spec.chat_templates)
-            if not own:
+            if not own and self.name == _TOKENIZERS_OWN:
                 raise TemplateError(
                     f"--chat-template {self.name}: the tokenizer in {spec.source} has no chat template; "
                     f"expected a .jinja file, one of {', '.join(BUILTIN)}, or --prompt-type"
@@ -134,11 +134,14 @@ class ChatFormat(Format):
             elif self.name in own:
                 templates = (("default", own[self.name]),)
             else:
-                known = [_TOKENIZERS_OWN, *own, *BUILTIN]
-                raise TemplateError(f"--chat-template: no {self.name!r}; {nearest(self.name, known)}")
+                known = [*([_TOKENIZERS_OWN] if own else []), *own, *BUILTIN]
+                raise TemplateError(
+                    f"--chat-template: no {self.name!r}; expected a .jinja file or a name: "
+                    f"{nearest(self.name, known)}"
+                )
         if "default" not in dict(templates):
             raise TemplateError(
-                f"--chat-template: the tokenizer in {spec.source} has several and no default; "
+                f"--chat-template: none in {spec.source} is called default; "
                 f"expected the name of one: {', '.join(name for name, _ in templates)}"
             )
         found = replace(self, templates=templates, special_tokens=spec.special_tokens_map)
@@ -155,6 +158,7 @@ class ChatFormat(Format):
                 "name": self.name,
                 "sha256": hashlib.sha256(content).hexdigest(),
                 "kwargs": json.loads(self.kwargs),
+                "special_tokens": dict(self.special_tokens),
                 "date": self.date.isoformat() if self.date else None,
             }
         }
@@ -190,6 +194,9 @@ def make_format(config: PreprocessConfig) -> Format:
     known = read_prompt_types(config.prompt_type_path) if config.prompt_type_path else prompt_types
     if config.prompt_type == DEEPSEEK4 and DEEPSEEK4 not in known.names():
         return _chat_format(config, DEEPSEEK4, _deepseek_kwargs(config))
+    if config.prompt_type not in known.names():
+        hint = nearest(config.prompt_type, [*known.names(), DEEPSEEK4])
+        raise SettingsError(f"--prompt-type: unknown prompt type {config.prompt_type!r}; {hint}")
     return PromptFormat(known.get(config.prompt_type))
 
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import datetime
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from mtsft_preproc.config import PreprocessConfig
+from mtsft_preproc.config import DEEPSEEK4, PreprocessConfig
 from mtsft_preproc.dialogue import Dialogue, Message, Role
 from mtsft_preproc.errors import RecordError
 from mtsft_preproc.templates.formats import Format
 from mtsft_preproc.templates.token_batch import Template, TokenBatch
 from mtsft_preproc.tokenization import Encoder, ResolvedTokenizer, open_encoder
 
-__all__ = ["Probe", "ProbeReport", "TurnEnd", "probe_dialogue", "turn_ends"]
+__all__ = ["Probe", "ProbeReport", "TurnEnd", "probe_dialogue", "reporting", "stop_remedy", "turn_ends"]
 
 
 @dataclass(frozen=True)
@@ -83,15 +84,31 @@ class Probe:
         found = self.format.resolve(resolved.spec, self.config.date() or datetime.date.today())
         with tempfile.TemporaryDirectory() as folder:
             encoder = open_encoder(resolved.save(Path(folder)))
-        template = found.open(encoder, self.config)
+        template = found.open(encoder, reporting(self.config))
         dialogue = probe_dialogue()
         trained = [message.role.is_target for message in dialogue.messages]
         batch = template.encode([dialogue], [trained])
         stops = tuple(encoder.decode([index]) for index in resolved.spec.stop_ids)
         if batch.failed:
             error: RecordError = batch.failed[0]
-            return ProbeReport((), stops, str(error), error.reason in ("mask-unproven", "not-rendered"))
+            line = " ".join(str(error).split())
+            return ProbeReport((), stops, line, error.reason in ("mask-unproven", "not-rendered"))
         return ProbeReport(tuple(turn_ends(template, encoder, batch)), stops)
+
+
+def reporting(config: PreprocessConfig) -> PreprocessConfig:
+    """Return the settings for trying a format: a difference to serving is told, and refuses nothing."""
+    return replace(config, parity="report") if config.parity == "require" else config
+
+
+def stop_remedy(ends: Sequence[TurnEnd], config: PreprocessConfig) -> str:
+    """Return in words what helps where not every turn ends with a trained stop token."""
+    by_template = config.chat_template is not None or config.prompt_type == DEEPSEEK4
+    if not config.append_eod and not ends[-1].special:
+        return "--append-eod trains one behind each sample"
+    if not config.append_eod and by_template and config.parity != "split":
+        return "--parity split trains each turn as a last one, which has one"
+    return "expected a chat format that ends each turn with one"
 
 
 def turn_ends(template: Template, encoder: Encoder, batch: TokenBatch) -> list[TurnEnd]:

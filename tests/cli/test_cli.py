@@ -62,6 +62,14 @@ WRONG = [
     (["--special-tokens-in-text", "plane"], ["did you mean 'plain'?"]),
     (["--enable-thinking", "yes"], ["'yes'", "true"]),
     (["--prompt-type-path", "types.json"], ["types.json", "No such file"]),
+    (["--prompt-type", "deepseek-v4"], ["'deepseek-v4'", "'deepseek4'"]),
+    (["--chat-template", "tokenizer"], ["--prompt-type and --chat-template", "got both"]),
+    (["--chat-template-kwargs", "{"], ["JSON object", "'{'"]),
+    (["--chat-template-kwargs", '{"a": 1}'], ["--chat-template-kwargs", "--chat-template"]),
+    (["--template-date", "tomorrow"], ["YYYY-MM-DD", "'tomorrow'"]),
+    (["--parity", "strict"], ["'strict'", "report", "require", "split", "off"]),
+    (["--drop-thinking"], ["--drop-thinking", "--prompt-type deepseek4"]),
+    (["--prompt-type", "deepseek4", "--reasoning-effort", "low"], ["'low'", "high", "max"]),
     (["--sequence-length", "5"], ["'--sequence-length'", "did you mean '--seq-length'?"]),
     (["--tokenizer-type", "GPT2BPETokenizer"], ["GPT2BPETokenizer", "PretrainedFromHF"]),
 ]
@@ -132,6 +140,38 @@ def test_the_command_as_users_have_it(tmp_path: Path) -> None:
     assert len(list((tmp_path / "finetune_dataset").glob("alpaca_packed_*_document.bin"))) == 3
     # What MindSpeed-LLM takes for fields:
     assert len(list((tmp_path / "finetune_dataset").glob("alpaca_packed_*_document*"))) == 6
+
+
+def test_a_chat_template_as_users_have_it(tmp_path: Path) -> None:
+    """In processes of their own, with what is said at the start and at the end."""
+    at = GOOD.index("--prompt-type")
+    flags = [*GOOD[:at], *GOOD[at + 2 :], "--chat-template", "t.jinja", "--output-prefix", "out/data"]
+    flags += ["--map-keys", '{"history":"histories","system":"system"}']
+    command = [sys.executable, str(ROOT / "preprocess_data.py"), *flags]
+    (tmp_path / "t.jinja").write_text(
+        "{{ strftime_now('%Y') }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+        "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    done = subprocess.run(
+        [*command, "--template-date", "2024-07-26"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert [line for line in done.stderr.splitlines() if line.startswith(("INFO", "WARNING"))] == [
+        "WARNING: trained turns end with '<|im_end|>' (3964); by the tokenizer's folder generation ends "
+        "with '<eos>' alone: tell the serving engine to stop there, too"
+    ]
+    assert "records   60 read, 60 kept, 0 rejected\n" in done.stdout
+    assert "trained turns (100.0%) as in serving\n" in done.stdout
+    (tmp_path / "t.jinja").write_text(
+        "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"
+    )
+    done = subprocess.run([*command, "--overwrite"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: --chat-template: not for training: not-rendered")
+    assert done.stderr.count("\n") == 1
 
 
 def test_help_needs_neither_transformers_nor_torch_nor_pandas() -> None:

@@ -14,7 +14,7 @@ from mtsft_preproc.errors import RecordError
 from mtsft_preproc.templates.chat.messages import chat_messages
 from mtsft_preproc.templates.chat.parity import ServingParity
 from mtsft_preproc.templates.chat.rendering import ChatRenderer, Conversation
-from mtsft_preproc.templates.chat.script import Script, write_script
+from mtsft_preproc.templates.chat.script import Script, write_once, write_script
 from mtsft_preproc.templates.chat.spans import Spans, View, tokenize
 from mtsft_preproc.templates.chat.turns import Turn
 from mtsft_preproc.templates.segments import Kind
@@ -24,7 +24,10 @@ from mtsft_preproc.tokenization import Encoder, SpecialText
 __all__ = ["ChatTemplate"]
 
 #: Scripts that a worker keeps, by the shape of the conversation; and of one shape.
-_KEPT, _KEPT_OF_SHAPE = 4096, 8
+_KEPT, _KEPT_OF_SHAPE = 1024, 8
+#: Conversations of one shape from which on a script is written that serves for all of them, and shapes that
+#: are counted.
+_COMMON, _SEEN = 4, 1 << 16
 #: Differences that a batch tells of.
 _EXAMPLES = 3
 
@@ -58,6 +61,7 @@ class ChatTemplate(Template):
         self._append_eod = append_eod
         self._special = SpecialText(encoder.spec)
         self._serving = ServingParity(renderer, encoder)
+        self._seen: dict[int, int] = {}
         self._scripts: OrderedDict[tuple[object, ...], list[Script]] = OrderedDict()
 
     def encode(self, dialogues: Sequence[Dialogue], trained: Sequence[Sequence[bool]]) -> TokenBatch:
@@ -105,7 +109,7 @@ class ChatTemplate(Template):
 
     def _view(self, number: int, turn: int, conversation: Conversation, trained: list[bool]) -> View:
         script = self._script(conversation)
-        texts = script.fill(conversation.messages)
+        texts = script.fill(conversation.values)
         return View(number, turn, conversation, script, texts, trained)
 
     def _script(self, conversation: Conversation) -> Script:
@@ -114,20 +118,29 @@ class ChatTemplate(Template):
         Raises:
             RecordError: It can't be rendered, or what is trained can't be proven.
         """
-        known = self._scripts.setdefault(conversation.key, [])
-        self._scripts.move_to_end(conversation.key)
-        for script in known:
-            # The proof of a script is that it writes what the template writes.
-            if script.holds(conversation.messages) and script.writes(
-                self._renderer.text(conversation), conversation.messages
-            ):
-                return script
+        known = self._scripts.get(conversation.key, [])
+        if known:
+            self._scripts.move_to_end(conversation.key)
+            values, text = conversation.values, self._renderer.text(conversation)
+            for script in known:
+                # The proof of a script is that it writes what the template writes.
+                if script.holds(values) and script.writes(text, values):
+                    return script
+        if not self._is_common(conversation):
+            return write_once(self._renderer, conversation, self._special)
         script = write_script(self._renderer, conversation, self._special)
-        known.insert(0, script)
-        del known[_KEPT_OF_SHAPE:]
+        self._scripts[conversation.key] = [script, *known][:_KEPT_OF_SHAPE]
         if len(self._scripts) > _KEPT:
             self._scripts.popitem(last=False)
         return script
+
+    def _is_common(self, conversation: Conversation) -> bool:
+        """Return whether so many conversations of a shape came that a script for all of them pays."""
+        shape = hash(conversation.key)
+        if len(self._seen) >= _SEEN:
+            self._seen.clear()
+        self._seen[shape] = self._seen.get(shape, 0) + 1
+        return self._seen[shape] >= _COMMON
 
     def _batch(self, views: Sequence[View], spans: Spans) -> tuple[TokenBatch, npt.NDArray[np.bool_]]:
         """Return the tokens, and which of them lie across a border."""

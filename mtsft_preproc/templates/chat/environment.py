@@ -15,11 +15,18 @@ import jinja2
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
-from jinja2.runtime import Macro
+from jinja2.runtime import LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
 __all__ = ["ChatEnvironment", "GenerationBlocks"]
+
+
+#: Names that are attributes of a dict before they are keys.
+_DICT_NAMES = frozenset(dir(dict))
+#: Methods of text that the sandbox has nothing to say about.
+_SAFE_STR = frozenset(name for name in dir(str) if not name.startswith(("_", "format")))
+_LOOP_NAMES = frozenset(name for name in dir(LoopContext) if not name.startswith("_"))
 
 
 class GenerationBlocks(Extension):
@@ -58,6 +65,18 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         self.globals["strftime_now"] = strftime_now
         self.globals["dict"] = _TemplateDict()
         self.globals["namespace"] = _TemplateNamespace
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """Look an attribute up as the sandbox does, by a shorter way for what templates ask most."""
+        kind = type(obj)
+        if kind is dict and attribute not in _DICT_NAMES:
+            try:
+                return obj[attribute]
+            except KeyError:
+                return self.undefined(obj=obj, name=attribute)
+        if (kind is str and attribute in _SAFE_STR) or (kind is LoopContext and attribute in _LOOP_NAMES):
+            return getattr(obj, attribute)
+        return super().getattr(obj, attribute)
 
     def mark_generated(self, body: str) -> str:
         """Return what stands for a generation block."""

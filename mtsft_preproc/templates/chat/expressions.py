@@ -3,8 +3,7 @@
 An expression is a nested tuple, so that it can be compared and hashed; :func:`compile_expression` makes a
 function of it. Kinds::
 
-    ("at", path)                    the value in the messages at a path: (2, "content")
-    ("tool", text, path)            the value at a path in the tools, which are given as JSON
+    ("at", path)                    the value at a path: (2, "content"), (-1, "tools", 0)
     ("const", type name, value)     a value that is the same in every dialogue
     ("call", method, self, args, kwargs)    a method of str
     ("filter", name, args, kwargs)  a Jinja filter
@@ -16,15 +15,13 @@ function of it. Kinds::
 
 from __future__ import annotations
 
-import functools
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
 __all__ = ["Expression", "compile_expression", "constant", "paths", "shape_of"]
 
 Expression = tuple[Any, ...]
-#: Takes the messages, as a template sees them.
+#: Takes all that a template is given: the messages, and an object with the tools behind them.
 Evaluate = Callable[[Sequence[Any]], Any]
 
 
@@ -35,20 +32,22 @@ def constant(value: Any) -> Expression:
     return ("const", type(value).__name__, value)
 
 
-def shape_of(value: Any) -> Any:
-    """Return all of a JSON value but its strings: keys, types, lengths, numbers."""
-    if isinstance(value, str):
-        return str
-    if isinstance(value, dict):
-        return (dict, tuple((key, shape_of(item)) for key, item in value.items()))
-    if isinstance(value, list | tuple):
-        return (list, tuple(map(shape_of, value)))
+def shape_of(value: dict[str, Any]) -> Any:
+    """Return all of a JSON object but its strings and the objects in it: keys, types, lengths, numbers."""
+    return tuple((key, _kind(item)) for key, item in value.items())
+
+
+def _kind(value: Any) -> Any:
+    if isinstance(value, str | dict):
+        return type(value)
+    if isinstance(value, list):
+        return (list, tuple(map(_kind, value)))
     return (type(value), value)
 
 
 def paths(expression: Any) -> frozenset[tuple[Any, ...]]:
     """Return the paths of all values in the messages that an expression reads."""
-    if not isinstance(expression, tuple) or (expression and expression[0] in ("const", "tool")):
+    if not isinstance(expression, tuple) or (expression and expression[0] == "const"):
         return frozenset()
     if expression and expression[0] == "at":
         return frozenset((expression[1],))
@@ -56,7 +55,7 @@ def paths(expression: Any) -> frozenset[tuple[Any, ...]]:
 
 
 def compile_expression(expression: Expression, call_filter: Callable[..., Any]) -> Evaluate:
-    """Return a function that evaluates ``expression`` for other messages.
+    """Return a function that evaluates ``expression`` for other values.
 
     Args:
         expression: The expression.
@@ -69,45 +68,37 @@ def compile_expression(expression: Expression, call_filter: Callable[..., Any]) 
     kind = expression[0]
     if kind == "at":
         return _at(expression[1])
-    if kind == "tool":
-        tool = _at(expression[2])(_tools(expression[1]))
-        return lambda messages: tool
     if kind == "const":
         value = slice(*expression[2]) if expression[1] == "slice" else expression[2]
-        return lambda messages: value
+        return lambda values: value
     if kind == "item":
         of, index = compiled(expression[1]), expression[2]
-        return lambda messages: of(messages)[index]
+        return lambda values: of(values)[index]
     if kind in ("cat", "list"):
         parts = [compiled(part) for part in expression[1]]
         if kind == "cat":
-            return lambda messages: "".join([part(messages) for part in parts])
-        return lambda messages: [part(messages) for part in parts]
+            return lambda values: "".join([part(values) for part in parts])
+        return lambda values: [part(values) for part in parts]
     if kind == "tuple":
         items = [compiled(part) for part in expression[1]]
-        return lambda messages: tuple([item(messages) for item in items])
+        return lambda values: tuple([item(values) for item in items])
     if kind == "dict":
         pairs = [(compiled(key), compiled(value)) for key, value in expression[1]]
-        return lambda messages: {key(messages): value(messages) for key, value in pairs}
+        return lambda values: {key(values): value(values) for key, value in pairs}
     if kind in ("len", "truth", "shape"):
         question = {"len": len, "truth": bool, "shape": shape_of}[kind]
         of = compiled(expression[1])
-        return lambda messages: question(of(messages))
+        return lambda values: question(of(values))
     return _call(expression, compiled, call_filter)
-
-
-@functools.lru_cache(maxsize=64)
-def _tools(text: str) -> Any:
-    return json.loads(text)
 
 
 def _at(path: tuple[Any, ...]) -> Evaluate:
     if len(path) == 2:
         number, field = path
-        return lambda messages: messages[number][field]
+        return lambda values: values[number][field]
 
-    def walk(messages: Sequence[Any]) -> Any:
-        value: Any = messages
+    def walk(values: Sequence[Any]) -> Any:
+        value: Any = values
         for key in path:
             value = value[key]
         return value
@@ -121,12 +112,12 @@ def _call(
     """Return the function of a method call or a filter."""
     if expression[0] == "filter":
         _, name, args, kwargs = expression
-        values = [compiled(arg) for arg in args]
+        given = [compiled(arg) for arg in args]
         named = [(key, compiled(value)) for key, value in kwargs]
 
-        def filtered(messages: Sequence[Any]) -> Any:
-            first, *rest = [value(messages) for value in values]
-            return call_filter(name, first, rest, {key: value(messages) for key, value in named})
+        def filtered(values: Sequence[Any]) -> Any:
+            first, *rest = [value(values) for value in given]
+            return call_filter(name, first, rest, {key: value(values) for key, value in named})
 
         return filtered
     _, method, own, args, kwargs = expression
@@ -134,11 +125,11 @@ def _call(
     of = compiled(own)
     if not kwargs and all(arg[0] == "const" for arg in args):
         constants = [compiled(arg)(()) for arg in args]
-        return lambda messages: function(of(messages), *constants)
-    values = [compiled(arg) for arg in args]
+        return lambda values: function(of(values), *constants)
+    given = [compiled(arg) for arg in args]
     named = [(key, compiled(value)) for key, value in kwargs]
-    return lambda messages: function(
-        of(messages),
-        *[value(messages) for value in values],
-        **{key: value(messages) for key, value in named},
+    return lambda values: function(
+        of(values),
+        *[value(values) for value in given],
+        **{key: value(values) for key, value in named},
     )

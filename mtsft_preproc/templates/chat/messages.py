@@ -66,27 +66,18 @@ def _traced(key: Any, value: Any, path: tuple[Any, ...], recorder: Recorder) -> 
         return Traced.of((Leaf(("at", path), value, frozenset((path[0],))),), recorder)
     if isinstance(value, dict):
         if key == "arguments":
-            return Object(value, ("at", path), path[0], recorder)
+            return Object(value, path, recorder)
         return {name: _traced(name, item, (*path, name), recorder) for name, item in value.items()}
     if isinstance(value, list):
         return [_traced(number, item, (*path, number), recorder) for number, item in enumerate(value)]
     return value
 
 
-def traced_tools(tools: list[Any] | None, text: str, recorder: Recorder) -> list[Any] | None:
-    """Return the tools with traced strings in them.
-
-    Tools are part of what a trace is kept under, so they are the same in all that it is taken for; that
-    their words are the data's and not the template's is what must not be lost.
-
-    Args:
-        tools: The tools.
-        text: The same as JSON.
-        recorder: Takes the guards.
-    """
+def traced_tools(tools: list[Any] | None, recorder: Recorder) -> list[Any] | None:
+    """Return the tools with traced strings in them."""
     if tools is None:
         return None
     return [
-        Object(tool, ("tool", text, (number,)), OUTSIDE, recorder) if isinstance(tool, dict) else tool
+        Object(tool, (OUTSIDE, "tools", number), recorder) if isinstance(tool, dict) else tool
         for number, tool in enumerate(tools)
     ]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from jinja2 import TemplateSyntaxError
 
 from mtsft_preproc.errors import RecordError, TemplateError
 from mtsft_preproc.templates.chat.environment import ChatEnvironment
@@ -20,7 +21,7 @@ from mtsft_preproc.templates.chat.tracing_environment import TracingEnvironment
 __all__ = ["ChatRenderer", "Conversation", "Guard", "Trace"]
 
 #: Traces that a worker keeps; the oldest go first.
-_KEPT = 4096
+_KEPT = 512
 #: Traces of one shape, told apart by their guards.
 _KEPT_OF_SHAPE = 8
 
@@ -44,10 +45,15 @@ class Conversation:
     @classmethod
     def of(cls, messages: list[dict[str, Any]], tools: list[Any]) -> Conversation:
         """Make one."""
-        # Their text, not their bytes from a faster library: what it can't hold exactly would be the same.
-        known = json.dumps(tools) if tools else ""
         front = int(bool(messages) and messages[0]["role"] == "system")
-        return cls(messages, tools or None, (known, *map(message_shape, messages)), front)
+        # What stands in a list of tools beside objects isn't traced: it must be the same.
+        others = [repr(tool) for tool in tools if not isinstance(tool, dict)]
+        return cls(messages, tools or None, ((len(tools), *others), *map(message_shape, messages)), front)
+
+    @property
+    def values(self) -> list[Any]:
+        """All that expressions are made of: the messages, and the tools behind them."""
+        return [*self.messages, {"tools": self.tools}]
 
     def first(self, count: int) -> Conversation:
         """Return the conversation as it stood after ``count`` messages."""
@@ -69,12 +75,12 @@ class Guard:
     compile: Callable[[Expression], Evaluate]
     _ask: Evaluate | None = None
 
-    def holds(self, messages: Sequence[Any]) -> bool:
-        """Return whether the answer is the same for other messages of the same shape."""
+    def holds(self, values: Sequence[Any]) -> bool:
+        """Return whether the answer is the same for another conversation of the same shape."""
         if self._ask is None:
             self._ask = self.compile(self.question)
         try:
-            found = self._ask(messages)
+            found = self._ask(values)
         except Exception:
             # The same operation on other text, out of range for instance: another rendering.
             return False
@@ -96,17 +102,15 @@ class Trace:
     compile: Callable[[Expression], Evaluate]
     _fills: list[Evaluate] | None = None
 
-    def of(self, messages: Sequence[Any]) -> Trace:
-        """Return the trace of other messages for which the guards hold."""
+    def of(self, values: Sequence[Any]) -> Trace:
+        """Return the trace of another conversation for which the guards hold."""
         if self._fills is None:
             self._fills = [
                 self.compile(piece.expression) for piece in self.pieces if isinstance(piece, Leaf)
             ]
         fills = iter(self._fills)
         pieces = tuple(
-            Leaf(piece.expression, next(fills)(messages), piece.owners)
-            if isinstance(piece, Leaf)
-            else piece
+            Leaf(piece.expression, next(fills)(values), piece.owners) if isinstance(piece, Leaf) else piece
             for piece in self.pieces
         )
         return Trace(pieces, self.guards, self.compile, self._fills)
@@ -136,7 +140,8 @@ class ChatRenderer:
             self._plain = {name: self._environment.from_string(text) for name, text in templates.items()}
             self._tracing = {name: tracing.from_string(text) for name, text in templates.items()}
         except Exception as error:
-            raise TemplateError(f"--chat-template: can't be compiled: {error}") from None
+            line = f"line {error.lineno}: " if isinstance(error, TemplateSyntaxError) else ""
+            raise TemplateError(f"--chat-template: can't be compiled: {line}{error}") from None
         self._traces: OrderedDict[tuple[Any, ...], list[Trace]] = OrderedDict()
 
     def text(self, conversation: Conversation, prompt: bool = False) -> str:
@@ -151,21 +156,29 @@ class ChatRenderer:
         """
         return self._render(self._plain, conversation.messages, conversation.tools, prompt)
 
-    def trace(self, conversation: Conversation, prompt: bool = False) -> Trace:
+    def trace(self, conversation: Conversation, prompt: bool = False, keep: bool = True) -> Trace:
         """Render with every piece of text traced to where it came from.
+
+        Args:
+            conversation: The conversation.
+            prompt: Whether to add the generation prompt.
+            keep: Whether another conversation of the same shape may use the trace.
 
         Raises:
             RecordError: ``template-error``; ``mask-unproven``: the traced text is not the text, as the
                 template does something that tracing doesn't follow.
         """
+        if not keep:
+            return self._trace(conversation, prompt)
         key = (*conversation.key, prompt)
         known = self._traces.setdefault(key, [])
         self._traces.move_to_end(key)
+        values = conversation.values
         for trace in known:
-            if all(guard.holds(conversation.messages) for guard in trace.guards):
+            if all(guard.holds(values) for guard in trace.guards):
                 # An operation may fail on other text, out of range for instance: another rendering.
                 with contextlib.suppress(LookupError, ValueError):
-                    return trace.of(conversation.messages)
+                    return trace.of(values)
         trace = self._trace(conversation, prompt)
         known.insert(0, trace)
         del known[_KEPT_OF_SHAPE:]
@@ -189,7 +202,7 @@ class ChatRenderer:
         text = self.text(conversation, prompt)
         recorder = Recorder()
         messages = traced_messages(conversation.messages, recorder)
-        tools = traced_tools(conversation.tools, conversation.key[0], recorder)
+        tools = traced_tools(conversation.tools, recorder)
         try:
             traced = self._render(self._tracing, messages, tools, prompt)
         except RecordError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,12 @@ from mtsft_preproc.errors import RecordError
 from mtsft_preproc.templates.chat.expressions import Evaluate, Expression, paths
 from mtsft_preproc.templates.chat.rendering import ChatRenderer, Conversation, Guard
 from mtsft_preproc.templates.chat.tracing import OUTSIDE, Leaf, Piece
-from mtsft_preproc.templates.chat.turns import Turn, prove_turn
+from mtsft_preproc.templates.chat.turns import Turn, prove_quickly, prove_turn
 from mtsft_preproc.templates.chat.written import Written
 from mtsft_preproc.templates.segments import Kind
 from mtsft_preproc.tokenization import SpecialText
 
-__all__ = ["Script", "ScriptTurn", "write_script"]
+__all__ = ["Script", "ScriptTurn", "write_once", "write_script"]
 
 #: Owner of text that belongs to no message.
 NOBODY = -1
@@ -68,28 +68,28 @@ class Script:
     special: list[int]
     notes: list[str]
 
-    def holds(self, messages: Sequence[Any]) -> bool:
-        """Return whether other messages of the same shape are rendered in the same pieces."""
-        return all(guard.holds(messages) for guard in self.guards)
+    def holds(self, values: Sequence[Any]) -> bool:
+        """Return whether another conversation of the same shape is rendered in the same pieces."""
+        return all(guard.holds(values) for guard in self.guards)
 
-    def writes(self, text: str, messages: Sequence[Any]) -> bool:
-        """Return whether filled with other messages it is a text."""
+    def writes(self, text: str, values: Sequence[Any]) -> bool:
+        """Return whether filled with another conversation it is a text."""
         try:
-            return "".join(self.fill(messages)) == text
+            return "".join(self.fill(values)) == text
         except (LookupError, ValueError):
             # An operation failed on other text, out of range for instance.
             return False
 
-    def fill(self, messages: Sequence[Any]) -> list[str]:
-        """Return the texts of the pieces for other messages."""
+    def fill(self, values: Sequence[Any]) -> list[str]:
+        """Return the texts of the pieces for another conversation."""
         texts = self.literals.copy()
         for number, evaluate in self.fills:
-            texts[number] = evaluate(messages)
+            texts[number] = evaluate(values)
         return texts
 
 
 def write_script(renderer: ChatRenderer, conversation: Conversation, special: SpecialText) -> Script:
-    """Render a conversation and prove each turn of the assistant.
+    """Render a conversation and prove each turn of the assistant, for all conversations like it.
 
     Raises:
         RecordError: ``template-error``, ``mask-unproven``, or ``not-rendered``.
@@ -98,62 +98,97 @@ def write_script(renderer: ChatRenderer, conversation: Conversation, special: Sp
     full = Written(trace)
     guards: dict[Expression, Guard] = {guard.question: guard for guard in trace.guards}
     replies = {}
-    for number, message in enumerate(conversation.messages):
-        if message["role"] == "assistant":
-            reply = renderer.trace(conversation.first(number + 1))
-            guards |= {guard.question: guard for guard in reply.guards}
-            replies[number] = Written(reply)
-    notes, asked = _left_out(conversation, full, replies)
-    for question, answer in asked:
+    for number in _targets(conversation):
+        reply = renderer.trace(conversation.first(number + 1))
+        guards |= {guard.question: guard for guard in reply.guards}
+        replies[number] = Written(reply)
+    notes = _left_out(conversation, full, replies.__getitem__)
+    for question, answer in _emptiness(conversation, full):
         guards.setdefault(question, renderer.guard(question, answer))
     turns = []
     for number, reply_written in replies.items():
         prompt = renderer.trace(conversation.first(number), prompt=True)
         guards |= {guard.question: guard for guard in prompt.guards}
-        history = functools.partial(_history, renderer, conversation.first(number))
+        history = functools.partial(_traced, renderer, conversation.first(number))
         turn = prove_turn(number, full, Written(prompt), reply_written, history, special)
         for question, answer in turn.guards:
             guards[question] = renderer.guard(question, answer)
         turns.append(turn)
-    for words in full.words:
-        # Empty words prove less than others: another script.
-        question = ("truth", words.leaf.expression)
-        guards.setdefault(question, renderer.guard(question, bool(words.leaf.text)))
     return _compile(renderer, full, turns, tuple(guards.values()), notes, special)
 
 
-def _history(renderer: ChatRenderer, conversation: Conversation) -> Written:
-    return Written(renderer.trace(conversation))
+def write_once(renderer: ChatRenderer, conversation: Conversation, special: SpecialText) -> Script:
+    """Do the same for this conversation alone: a script without guards, for a fraction of the time.
+
+    One rendering is traced; the others are plain ones where they are beginnings of one another.
+
+    Raises:
+        RecordError: As :func:`write_script`.
+    """
+    full = Written(renderer.trace(conversation, keep=False))
+    replies = functools.cache(lambda number: _traced(renderer, conversation.first(number + 1)))
+    notes = _left_out(conversation, full, replies)
+    turns = []
+    for number in _targets(conversation):
+        before, upto = conversation.first(number), conversation.first(number + 1)
+        prompt = renderer.text(before, prompt=True)
+        reply = full.text if upto.messages == conversation.messages else renderer.text(upto)
+        content = conversation.messages[number].get("content") or ""
+        turn = prove_quickly(number, full, prompt, reply, content, special)
+        if turn is None:
+            history = functools.partial(_traced, renderer, before)
+            turn = prove_turn(
+                number, full, _traced(renderer, before, True), replies(number), history, special
+            )
+        turns.append(turn)
+    return _compile(renderer, full, turns, (), notes, special)
 
 
-def _left_out(
-    conversation: Conversation, full: Written, replies: dict[int, Written]
-) -> tuple[list[str], list[tuple[Expression, bool]]]:
-    """Return notes on what the template doesn't write, and the questions that this was found by.
+def _targets(conversation: Conversation) -> list[int]:
+    return [
+        number for number, message in enumerate(conversation.messages) if message["role"] == "assistant"
+    ]
+
+
+def _traced(renderer: ChatRenderer, conversation: Conversation, prompt: bool = False) -> Written:
+    return Written(renderer.trace(conversation, prompt))
+
+
+def _left_out(conversation: Conversation, full: Written, replies: Callable[[int], Written]) -> list[str]:
+    """Return notes on what the template doesn't write.
 
     Raises:
         RecordError: ``not-rendered``: it leaves out what the assistant says.
     """
     notes: dict[str, None] = {}
-    asked = []
     for number, message in enumerate(conversation.messages):
+        is_target = message["role"] == "assistant"
         for field in ("content", "reasoning_content", "tool_calls"):
             value = message.get(field)
-            if isinstance(value, str):
-                asked.append((("truth", ("at", (number, field))), bool(value)))
             if not value or (isinstance(value, str) and not value.strip()):
                 continue
-            where = replies.get(number, full)
-            if _reads(where, number, field):
+            # What is left out once the dialogue has gone on is another matter.
+            if _reads(full, number, field) or (is_target and _reads(replies(number), number, field)):
                 continue
-            if message["role"] == "assistant" and field != "reasoning_content":
+            if is_target and field != "reasoning_content":
                 raise RecordError(
                     "not-rendered", f"messages[{number}].{field}", "a template that writes it", "none of it"
                 )
-            notes[f"not-rendered-{field if number in replies else message['role']}"] = None
+            notes[f"not-rendered-{field if is_target else message['role']}"] = None
     if conversation.tools and not any(OUTSIDE in words.leaf.owners for words in full.words):
         notes["not-rendered-tools"] = None
-    return list(notes), asked
+    return list(notes)
+
+
+def _emptiness(conversation: Conversation, full: Written) -> Iterator[tuple[Expression, bool]]:
+    """Yield what of a conversation is empty: that proves less, and has another script."""
+    for number, message in enumerate(conversation.messages):
+        for field in ("content", "reasoning_content"):
+            if field in message:
+                stripped = ("call", "strip", ("at", (number, field)), (), ())
+                yield ("truth", stripped), bool(message[field].strip())
+    for words in full.words:
+        yield ("truth", words.leaf.expression), bool(words.leaf.text)
 
 
 def _reads(written: Written, number: int, field: str) -> bool:

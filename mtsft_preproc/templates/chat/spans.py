@@ -135,9 +135,8 @@ def tokenize(views: Sequence[View], encoder: Encoder, special: SpecialText, in_t
 
 def _spelled(views: Sequence[View], encoded: SpannedIds, encoder: Encoder) -> list[int]:
     """Return the views whose special tokens are not just the template's."""
-    unknown = encoder.spec.unk_id
     # Text that isn't in the vocabulary becomes the unknown token, too; of that one the spelling counts.
-    word = next((token.text for token in encoder.spec.added if token.special and token.id == unknown), None)
+    unknown = [token for token in encoder.spec.added if token.special and token.id == encoder.spec.unk_id]
     is_special = encoder.special_mask[encoded.ids]
     found = encoded.ids[is_special]
     counts = np.diff(np.concatenate([[0], np.cumsum(is_special)])[encoded.offsets])
@@ -148,7 +147,10 @@ def _spelled(views: Sequence[View], encoded: SpannedIds, encoder: Encoder) -> li
         for number, ids in enumerate(meant)
         if counts[number] != len(ids)
         or found[ends[number] - counts[number] : ends[number]].tolist() != ids
-        or (word and views[number].text.count(word) != views[number].script.special.count(unknown))
+        or any(
+            views[number].text.count(word.text) != views[number].script.special.count(word.id)
+            for word in unknown
+        )
     ]
 
 

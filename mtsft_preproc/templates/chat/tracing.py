@@ -32,15 +32,17 @@ __all__ = [
     "is_traced",
     "joined_expression",
     "joined_text",
+    "joined_with",
     "modulo",
     "owners_of",
     "pinned",
     "plain",
     "recorder_of",
+    "stripped",
     "written",
 ]
 
-#: Owner of what comes from the tools: no message.
+#: Owner of what comes from the tools, and where they stand: behind the last message.
 OUTSIDE = -1
 
 
@@ -242,11 +244,90 @@ def _is_safe(part: str) -> bool:
 
 def _escaped(part: str) -> str:
     """Return ``part`` with its HTML characters escaped, as ``+`` of what is marked safe does."""
-    value = str.__str__(escape(plain(part)))
     if not isinstance(part, Traced):
-        return value
-    expression = ("filter", "escape", (expression_of(part),), ())
-    return Traced.of((Leaf(expression, value, part.owners),), part.recorder)
+        return str.__str__(escape(part))
+    # Piece by piece, so that the template's own text stays its own.
+    pieces: list[Piece] = []
+    for piece in part.pieces:
+        if isinstance(piece, Leaf):
+            expression = ("filter", "escape", (piece.expression,), ())
+            pieces.append(Leaf(expression, str.__str__(escape(piece.text)), piece.owners))
+        else:
+            pieces.append(piece if isinstance(piece, Mark) else str.__str__(escape(piece)))
+    return Traced.of(pieces, part.recorder)
+
+
+def joined_with(separator: Any, parts: Any) -> Any:
+    """Join as ``str.join`` does, the template's own text staying its own."""
+    between: list[Any] = []
+    for number, part in enumerate(parts):
+        between += [separator, part] if number else [part]
+    return Traced.joined(between)
+
+
+def stripped(text: Traced, name: str, chars: Any = None) -> Any:
+    """Strip as the methods of ``str`` do, the template's own text staying its own."""
+    if len(text.pieces) == 1 or isinstance(chars, Traced):
+        return call_method(text.recorder, name, text, () if chars is None else (chars,), {})
+    pieces = list(text.pieces)
+    if name in ("strip", "lstrip"):
+        pieces = _strip_start(pieces, "lstrip", chars, text.recorder)
+    if name in ("strip", "rstrip"):
+        pieces = _strip_start(pieces[::-1], "rstrip", chars, text.recorder)[::-1]
+    made = Traced.of(pieces, text.recorder)
+    made.safe = text.safe
+    return made
+
+
+def split(text: Traced, sep: Any = None, maxsplit: int = -1) -> Any:
+    """Split as ``str.split`` does, the template's own text staying its own."""
+    args = (constant(sep),) if maxsplit == -1 else (constant(sep), constant(maxsplit))
+    whole = ("call", "split", expression_of(text), args, ())
+    value = plain(text).split(plain(sep), maxsplit)
+    if len(text.pieces) > 1 and type(sep) is str and maxsplit == -1:
+        parts: list[list[Piece]] = [[]]
+        for piece in text.pieces:
+            bits = _split_piece(piece, sep, args, text.recorder)
+            parts[-1].append(bits[0])
+            parts += [[bit] for bit in bits[1:]]
+        made = [Traced.of(part, text.recorder) for part in parts]
+        if list(map(plain, made)) == value:
+            # Not so where a separator lies across pieces, which would make it one more.
+            text.recorder.answer(("len", whole), len(value))
+            return made
+    if is_traced(sep):
+        return call_method(text.recorder, "split", text, (sep, maxsplit), {})
+    return text.recorder.result(whole, value, text.owners)
+
+
+def _split_piece(piece: Piece, separator: str, args: Any, recorder: Recorder) -> list[Piece]:
+    if isinstance(piece, Mark):
+        return [piece]
+    if not isinstance(piece, Leaf):
+        return list(str.__str__(piece).split(separator))
+    expression = ("call", "split", piece.expression, args, ())
+    bits = piece.text.split(separator)
+    recorder.answer(("len", expression), len(bits))
+    if len(bits) == 1:
+        return [piece]
+    return [Leaf(("item", expression, number), bit, piece.owners) for number, bit in enumerate(bits)]
+
+
+def _strip_start(pieces: list[Piece], name: str, chars: Any, recorder: Recorder) -> list[Piece]:
+    args = () if chars is None else (constant(chars),)
+    for number, piece in enumerate(pieces):
+        if isinstance(piece, Mark):
+            continue
+        if isinstance(piece, Leaf):
+            expression = ("call", name, piece.expression, args, ())
+            left = getattr(piece.text, name)(chars)
+            recorder.answer(("truth", expression), bool(left))
+            pieces[number] = Leaf(expression, left, piece.owners)
+        else:
+            left = pieces[number] = getattr(str.__str__(piece), name)(chars)
+        if left:
+            break
+    return pieces
 
 
 def _method(name: str) -> Callable[..., Any]:
@@ -264,34 +345,39 @@ for _name in dir(str):
         setattr(Traced, _name, _method(_name))
 
 
+def _stripping(name: str) -> Callable[..., Any]:
+    return lambda self, chars=None: stripped(self, name, chars)
+
+
+for _name in ("strip", "lstrip", "rstrip"):
+    setattr(Traced, _name, _stripping(_name))
+setattr(Traced, "join", joined_with)  # noqa: B010
+setattr(Traced, "split", split)  # noqa: B010
+
+
 class Object(dict[str, Any]):
     """A JSON object of the dialogue whose inside is only looked at where the template does.
 
     ``tojson`` takes it whole. Anything else that is done with it notes its shape (keys, numbers, lengths,
-    but not its strings) and goes on with what lies in it.
+    but not its strings, nor what is in objects in it) and goes on with what lies in it.
 
     Args:
         value: The object.
-        expression: Where it stands: ``("at", path)``, or ``("tool", all tools as JSON, path)``.
-        owner: The message that it belongs to, or ``OUTSIDE``.
+        path: Where it stands in what the template is given.
         recorder: Takes the guards.
     """
 
-    def __init__(
-        self, value: dict[str, Any], expression: Expression, owner: int, recorder: Recorder
-    ) -> None:
+    def __init__(self, value: dict[str, Any], path: tuple[Any, ...], recorder: Recorder) -> None:
         super().__init__(value)
-        self.expression, self.recorder = expression, recorder
-        self.owners = frozenset((owner,))
+        self.path, self.recorder = path, recorder
+        self.owners = frozenset((path[0],))
         self._opened: dict[Any, Any] | None = None
 
     def open(self) -> dict[Any, Any]:
         """Return what lies in it."""
         if self._opened is None:
             value = {key: dict.__getitem__(self, key) for key in dict.keys(self)}
-            if self.expression[0] == "at":
-                # Of tools nothing needs to be asked: a trace is kept under their text.
-                self.recorder.answer(("shape", self.expression), shape_of(value))
+            self.recorder.answer(("shape", ("at", self.path)), shape_of(value))
             self._opened = {
                 # A key is data too, though the shape has pinned it.
                 Traced.of((Leaf(constant(key), key, self.owners),), self.recorder): self._wrap(item, (key,))
@@ -300,11 +386,11 @@ class Object(dict[str, Any]):
         return self._opened
 
     def _wrap(self, value: Any, below: tuple[Any, ...]) -> Any:
-        expression = (*self.expression[:-1], self.expression[-1] + below)
+        path = self.path + below
         if isinstance(value, str):
-            return Traced.of((Leaf(expression, value, self.owners),), self.recorder)
+            return Traced.of((Leaf(("at", path), value, self.owners),), self.recorder)
         if isinstance(value, dict):
-            return Object(value, expression, next(iter(self.owners)), self.recorder)
+            return Object(value, path, self.recorder)
         if isinstance(value, list):
             return [self._wrap(item, (*below, number)) for number, item in enumerate(value)]
         return value
@@ -351,7 +437,7 @@ def expression_of(value: Any) -> Expression:
     if isinstance(value, Traced):
         return joined_expression(value.pieces)
     if isinstance(value, Object):
-        return value.expression
+        return ("at", value.path)
     if isinstance(value, dict):
         return ("dict", tuple((expression_of(key), expression_of(item)) for key, item in value.items()))
     if isinstance(value, list | tuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable, Iterator, MappingView
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, ValuesView
 from types import BuiltinMethodType, MethodType
 from typing import Any
 
@@ -22,11 +22,13 @@ from mtsft_preproc.templates.chat.tracing import (
     call_method,
     expression_of,
     is_traced,
+    joined_with,
     modulo,
     owners_of,
     pinned,
     plain,
     recorder_of,
+    stripped,
     written,
 )
 
@@ -89,6 +91,8 @@ class TracingEnvironment(ChatEnvironment):
             if not isinstance(own, Traced) and (is_traced(args) or is_traced(named)):
                 if isinstance(own, Markup):
                     return _pinning(function)(*args, **named)
+                if function.__name__ == "join":
+                    return joined_with(own, *args)
                 recorder = recorder_of((*args, named))
                 return call_method(recorder, function.__name__, own, args, named)
         return super().call(context, function, *args, **kwargs)
@@ -110,6 +114,10 @@ class TracingEnvironment(ChatEnvironment):
             given = args[1:] if passes else args
             if not is_traced(given) and not is_traced(kwargs):
                 return function(*args, **kwargs)
+            if name == "join" and len(given) < 3 and not kwargs and not isinstance(given[0], str):
+                return joined_with(given[1] if len(given) > 1 else "", given[0])
+            if name == "trim" and isinstance(given[0], Traced) and not kwargs:
+                return stripped(given[0], "strip", *given[1:])
             recorder = recorder_of((*given, kwargs))
             first, *rest = plain(given)
             value = self._reference.call_filter(name, first, rest, plain(kwargs))
@@ -153,7 +161,7 @@ class _Rewrite(NodeTransformer):
 
 def _settled(value: Any) -> Any:
     """Return a list of what can be read but once, or looked at but not into."""
-    return list(value) if isinstance(value, Iterator | MappingView) else value
+    return list(value) if isinstance(value, Iterator | KeysView | ValuesView | ItemsView) else value
 
 
 def _string(value: Any) -> Any:
@@ -161,10 +169,10 @@ def _string(value: Any) -> Any:
     return value if isinstance(value, str) else str(value)
 
 
-def _pinning(function: Callable[..., str]) -> Callable[..., str]:
+def _pinning(function: Any) -> Callable[..., Any]:
     """Return a function that may be given traced values, of which it then holds for just these."""
 
-    def called(*args: Any, **kwargs: Any) -> str:
+    def called(*args: Any, **kwargs: Any) -> Any:
         if not is_traced(args) and not is_traced(kwargs):
             return function(*args, **kwargs)
         value = function(*plain(args), **plain(kwargs))

@@ -24,12 +24,15 @@ __all__ = ["Turn", "prove_turn"]
 _REASONING = frozenset({"reasoning_content", "thinking"})
 _WORD = "(?:think|THINK|Think|thought|reason)"
 _THINK = rf"(?:<[^<>\s]*{_WORD}[^<>]*>|\[/?{_WORD}[^\[\]]*\])"
+#: The same where it closes: </think>, <|END_THINKING|>, [/THINK].
+_UNTHINK = rf"(?:<[^<>\s]*(?:/|END|end)[^<>\s]*{_WORD}[^<>]*>|\[/{_WORD}[^\[\]]*\])"
 #: As Gemma 4 writes it.
 _CHANNEL = r"<\|channel>thought\s*(?:<channel\|>)?"
 #: A thought without a thought in it, or what is left of it behind a prompt that opens one.
-_EMPTY_THOUGHT = re.compile(rf"\s*(?:{_CHANNEL}|<channel\|>|{_THINK}\s*(?:{_THINK})?)\s*")
+_EMPTY_THOUGHT = re.compile(rf"\s*(?:{_CHANNEL}|<channel\|>|(?:{_THINK}\s*)?{_UNTHINK})\s*")
 #: What a generation prompt may write beyond the header.
 _OPENED = re.compile(rf"(?:\s|{_THINK}|{_CHANNEL})*")
+_THINK_TAG = re.compile(rf"{_THINK}|channel")
 _OPEN_TAG = re.compile(r"[<\[][^<>\[\]]*$")
 
 
@@ -88,22 +91,93 @@ def prove_turn(
         # The template forgets the message once the dialogue has gone on.
         place = full.gap(message)[0]
         return Turn(message, place, place, "", False, False)
+    if alone and extent and alone.last != extent.last:
+        # Empty words that close the message, behind words of others where the dialogue has gone on.
+        alone = reply.extent(message, until=extent.last)
     alone = alone or _nothing_said(message, reply, prompt, history)
     extent = extent or _nothing_said(message, full, prompt, history)
     if extent.mixed or alone.mixed or alone.quoted:
         raise _unproven(message, "words of its own", "words that the template mixed with others'")
     opened, same, asked = _opening(message, full, prompt, extent, history)
+    ends = reply.text[alone.end : alone.after]
+    turn = _between(message, full, extent, opened, ends, special)
+    turn.prompt_same = turn.prompt_same and same
+    if turn.start == turn.end:
+        turn.guards = asked
+        return turn
+    skip = max(turn.start - extent.start, 0)
+    # A stop that is the next header doesn't stand there yet where the turn is the last.
+    own = turn.end - extent.end if ends.strip() else 0
+    said = full.cut(extent.start + skip, extent.end + own)
+    turn.reply_same, also = same_text(said, reply.cut(alone.start + skip, alone.end + own))
+    if not turn.stop:
+        # Where the turn is the last, the template may end it all the same.
+        turn.reply_same = turn.reply_same and not _stop(ends, ends, special)[1]
+    turn.guards = asked + also
+    return turn
+
+
+def prove_quickly(
+    message: int, full: Written, prompt: str, reply: str, content: str, special: SpecialText
+) -> Turn | None:
+    """Find what the model generated in a message, where prompt and reply are beginnings of the text.
+
+    Says the same as :func:`prove_turn`, of plain renderings; or None where more needs to be known.
+
+    Args:
+        message: Its number in the conversation.
+        full: The whole conversation.
+        prompt: Text in front of the message, with the generation prompt.
+        reply: Text of the conversation up to the message.
+        content: What the message says.
+        special: Finds special tokens in text.
+    """
+    if not full.text.startswith(prompt) or not reply.startswith(prompt):
+        return None
+    empty = _EMPTY_THOUGHT.match(reply, len(prompt))
+    if empty and not full.text.startswith(empty.group(), len(prompt)):
+        if _THINK_TAG.search(content):
+            return None  # It may be the message's own.
+        # The template has one where the message is the last: it is no part of the turn.
+        reply = prompt + reply[empty.end() :]
+    extent = full.extent(message, shown_in=reply)
+    if extent is None or extent.mixed:
+        return None
+    ends = reply[extent.end :]
+    if not extent.before <= len(prompt) <= extent.end:
+        return None
+    if not full.text.startswith(ends, extent.end) or extent.end + len(ends) > extent.after:
+        return None
+    return _between(message, full, extent, len(prompt), ends, special)
+
+
+def _between(
+    message: int, full: Written, extent: Extent, opened: int, ends: str, special: SpecialText
+) -> Turn:
+    """Return a turn by the two ways, as if prompt and reply were those of serving.
+
+    Args:
+        message: Number of the message.
+        full: The whole conversation.
+        extent: Where its words stand.
+        opened: Where the model goes on from.
+        ends: What follows the words where the message is the last one.
+        special: Finds special tokens.
+
+    Raises:
+        RecordError: ``mask-unproven``: the ways disagree.
+    """
+    same = True
     if full.marked:
         start, end = _marked(message, full, extent)
         if start == end:
-            return Turn(message, start, end, "", same, True, asked)
+            return Turn(message, start, end, "", same, True)
         closing = full.text[extent.end : end]
         length, stop = _stop(closing, closing, special)
-        same = same and start <= opened
+        same = start <= opened
         start = max(start, opened)
     else:
-        follows = full.text[extent.end : extent.after]
-        length, stop = _stop(follows, reply.text[alone.end : alone.after], special)
+        length, stop = _stop(full.text[extent.end : extent.after], ends, special)
         start = opened
         empty = _EMPTY_THOUGHT.match(full.text, start, extent.start)
         if empty and not _reasons(full, extent):
@@ -111,16 +185,7 @@ def prove_turn(
     end = extent.end + length
     if start > end or full.has_others(start, end, message):
         raise _unproven(message, "a turn of its own", repr(full.text[max(0, start - 20) : end + 20]))
-    skip = max(start - extent.start, 0)
-    # A stop that is the next header doesn't stand there yet where the turn is the last.
-    own = length if reply.text[alone.end : alone.after].strip() else 0
-    said = full.cut(extent.start + skip, extent.end + own)
-    reply_same, also = same_text(said, reply.cut(alone.start + skip, alone.end + own))
-    if not stop:
-        # Where the turn is the last, the template may end it all the same.
-        ends = reply.text[alone.end : alone.after]
-        reply_same = reply_same and not _stop(ends, ends, special)[1]
-    return Turn(message, start, end, stop, same, reply_same, asked + also)
+    return Turn(message, start, end, stop, same, True)
 
 
 def _opening(
@@ -231,11 +296,19 @@ def _stop(follows: str, ends: str, special: SpecialText) -> tuple[int, str]:
         for match in (*tokens[:1], *special.tokens(follows)[:1]):
             common = min(common, match.start())
         return len(ends[:common].rstrip()), ""
-    stop = found[0].end()
-    for match in found[1:]:
+    # A token that the template's words go on behind (a quote around a value, say) ends nothing yet.
+    borders = [*(match.start() for match in tokens[1:]), len(ends)]
+    open_ones = {
+        match.start()
+        for match, border in zip(tokens, borders, strict=True)
+        if ends[match.end() : border].strip()
+    }
+    closing = [match for match in found if match.start() not in open_ones] or found
+    stop = closing[0].end()
+    for match in closing[1:]:
         if match.start() == stop:
             stop = match.end()
-    return stop, ends[found[0].start() : stop]
+    return stop, ends[closing[0].start() : stop]
 
 
 def _reasons(written: Written, extent: Extent) -> bool:

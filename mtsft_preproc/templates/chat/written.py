@@ -31,6 +31,7 @@ class Extent(NamedTuple):
         after: Start of the words behind that are not the message's.
         mixed: Whether words of others are one with them.
         quoted: Whether words of the message stand further behind, too.
+        last: Which fields of the messages the last of its words are made of.
     """
 
     before: int
@@ -39,6 +40,7 @@ class Extent(NamedTuple):
     after: int
     mixed: bool
     quoted: bool
+    last: Any = None
 
 
 class Written:
@@ -68,7 +70,13 @@ class Written:
             piece.text if isinstance(piece, Leaf) else str(piece) for _, piece in self.pieces
         )
 
-    def extent(self, message: int, alone: Written | None = None) -> Extent | None:
+    def extent(
+        self,
+        message: int,
+        alone: Written | None = None,
+        until: Any = None,
+        shown_in: str | None = None,
+    ) -> Extent | None:
         """Return where the words of a message stand, up to the first words that aren't its own.
 
         Later ones are quotations: templates write the name of a call beside its result, for instance.
@@ -77,6 +85,9 @@ class Written:
             message: The message.
             alone: The rendering in which the message is the last, so that nothing quotes it: its words
                 there are all that it has, in their order.
+            until: Fields of the words behind which empty ones don't count.
+            shown_in: Text of that rendering, where it isn't traced: words that it doesn't start with, up to
+                their end, aren't its own.
 
         Returns:
             None where the message has no words.
@@ -91,8 +102,21 @@ class Written:
             if leaf.owners != {message} or (known is not None and _fields(leaf) not in known):
                 break
             run.append(number)
+        if shown_in is not None:
+            while run and not shown_in.startswith(self.text[: self.words[run[-1]].end]):
+                run.pop()
         mixed = not run
         run = run or own[:1]
+        if until is not None:
+            ends = [
+                place for place, number in enumerate(run, 1) if _fields(self.words[number].leaf) == until
+            ]
+            behind = run[ends[-1] :] if ends else []
+            run = (
+                run
+                if any(self.words[number].leaf.text for number in behind)
+                else run[: len(run) - len(behind)]
+            )
         # Empty words in front are thoughts that are none; those at the end show where the content ends.
         first = next((number for number in run if self.words[number].leaf.text), run[-1])
         before = [words.end for words in self.words[:first] if message not in words.leaf.owners]
@@ -104,6 +128,7 @@ class Written:
             after[0] if after else len(self.text),
             mixed,
             any(self.words[number].leaf.text for number in own if number > run[-1]),
+            _fields(self.words[run[-1]].leaf),
         )
 
     def fields(self, message: int) -> list[Any]:
