@@ -131,10 +131,13 @@ class SampleEncoder:
             turns=tokens.turns[keep],
             rejections=rejections,
             notes=Counter(note for number in np.flatnonzero(~dropped).tolist() for note in notes[number]),
-            parity=tokens.parity,
+            parity=sum(
+                (turns for number, turns in tokens.parity_of.items() if not dropped[number]), Counter()
+            ),
             differences=[
                 {"row": records[item.dialogue].row, "message": item.message, "kind": item.kind}
                 | {"training": item.training, "serving": item.serving}
                 for item in tokens.differences
+                if not dropped[item.dialogue]
             ],
         )

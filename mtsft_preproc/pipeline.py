@@ -66,7 +66,7 @@ def preprocess(config: PreprocessConfig) -> RunResult:
     finished = _finish_interrupted(paths)
     if finished is None:
         _refuse_finished(paths, config.overwrite)
-    plan = make_plan(config)
+    plan = make_plan(config, finished)
     if finished is not None and finished["fingerprint"] == plan.fingerprint:
         return RunResult(paths.prefix, finished, time.monotonic() - started)
     _make_folder(paths.folder)

@@ -54,10 +54,14 @@ class Plan:
     fingerprint: str
 
 
-def make_plan(config: PreprocessConfig) -> Plan:
+def make_plan(config: PreprocessConfig, published: dict[str, Any] | None = None) -> Plan:
     """Check the settings against the data and the tokenizer, and cut the work into shards.
 
     Writes nothing. What is cheap to check is checked first.
+
+    Args:
+        config: The settings.
+        published: Manifest of an interrupted run that has just been finished, or None.
 
     Raises:
         MtsftError: Something is wrong; the message says what would be right.
@@ -80,7 +84,7 @@ def make_plan(config: PreprocessConfig) -> Plan:
             raise InputError(f"--input: {', '.join(config.input)}: no records")
         hashes = _hash_files(files, config.workers)
         tokenizer = loading.result()
-        chat_format = named.resolve(tokenizer.spec, config.date() or _date_of_run(config))
+        chat_format = named.resolve(tokenizer.spec, config.date() or _date_of_run(config, published))
         probe = loading.afterwards()
     if probe.unproven:
         raise TemplateError(f"--chat-template: not for training: {probe.error}")
@@ -100,7 +104,7 @@ def make_plan(config: PreprocessConfig) -> Plan:
     return Plan(config, files, shards, handler, chat_format, tokenizer, probe, identity, fingerprint)
 
 
-def _date_of_run(config: PreprocessConfig) -> datetime.date:
+def _date_of_run(config: PreprocessConfig, published: dict[str, Any] | None) -> datetime.date:
     """Return the date for chat templates that print one: that of an interrupted run, or today's.
 
     A run that is taken up on another day goes on with the date that it was started with.
@@ -109,8 +113,8 @@ def _date_of_run(config: PreprocessConfig) -> datetime.date:
         return datetime.date.today()
     path = OutputPaths(config.prefix).plan
     try:
-        date = json.loads(path.read_text("utf-8"))["identity"]["chat_template"]["date"]
-        return datetime.date.fromisoformat(date)
+        before = published or json.loads(path.read_text("utf-8"))["identity"]
+        return datetime.date.fromisoformat(before["chat_template"]["date"])
     except (OSError, ValueError, KeyError, TypeError):
         return datetime.date.today()
 

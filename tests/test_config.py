@@ -250,7 +250,7 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "thinking-twice": (
         {**CHAT, "chat_template_kwargs": '{"enable_thinking": false}', "enable_thinking": "true"},
-        ["enable_thinking is False", "--enable-thinking is true", "one of them"],
+        ["enable_thinking is false", "--enable-thinking is true", "one of them"],
     ),
     "date-no-such-day": ({**CHAT, "template_date": "2024-02-30"}, ["YYYY-MM-DD", "'2024-02-30'"]),
     "date-other-form": ({**CHAT, "template_date": "20240726"}, ["YYYY-MM-DD", "'20240726'"]),

@@ -330,7 +330,7 @@ def test_split_gives_each_turn_that_reads_otherwise_a_sample_of_its_own(run: Run
     }
     shown = summary(result)
     assert "parity    8 of 8 trained turns (100.0%) as in serving\n" in shown
-    assert f"split     2 turns have a sample of their own: {extra} tokens more\n" in shown
+    assert f"split     2 samples more, for turns of their own: {extra} tokens\n" in shown
 
 
 def test_report_counts_and_shows_what_differs(run: Run, tmp_path: Path) -> None:
@@ -446,7 +446,9 @@ def test_a_template_does_not_reach_into_python(way: str, run: Run, tmp_path: Pat
 @pytest.mark.parametrize(
     ("template", "changes", "turns", "remedy", "lacking"),
     [
-        pytest.param(ENDLESS, {}, "1 and 2", "--append-eod trains one behind each sample", 3, id="no-stop"),
+        pytest.param(
+            ENDLESS, {}, "1 and 2", "--append-eod trains one at the end of each sample", 3, id="no-stop"
+        ),
         pytest.param(ENDLESS, {"append_eod": True}, "1", "expected a chat format that ", 2, id="with-eod"),
         pytest.param(
             ENDS_LAST, {}, "1", "--parity split trains each turn as a last one", 2, id="last-stop"

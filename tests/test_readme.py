@@ -36,14 +36,15 @@ def test_every_reason_that_the_code_gives_is_documented() -> None:
 
 def test_every_flag_in_the_table_exists() -> None:
     flags = set(re.findall(r"`(--[a-z-]+)", README))
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "preprocess_data.py"), "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    helps = ""
+    for command in (["preprocess"], ["template"]):
+        code = "import sys; from mtsft_preproc.cli import main; sys.exit(main(sys.argv[1:]))"
+        done = subprocess.run(
+            [sys.executable, "-c", code, *command, "--help"], capture_output=True, text=True, check=True
+        )
+        helps += done.stdout
     assert flags
-    assert [flag for flag in flags if flag not in done.stdout] == []
+    assert [flag for flag in flags if flag not in helps] == []
 
 
 def test_the_handler_in_15_lines_works() -> None:

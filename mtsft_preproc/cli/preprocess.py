@@ -219,7 +219,7 @@ def _parity_lines(parity: dict[str, Any]) -> list[str]:
     differs = f"; differ: {', '.join(parts)}" if parts else ""
     lines = [f"parity    {same:,} of {total:,} trained turns ({same / total:.1%}) as in serving{differs}"]
     if extra:
-        lines.append(f"split     {extra:,} turns have a sample of their own: {added:,} tokens more")
+        lines.append(f"split     {extra:,} samples more, for turns of their own: {added:,} tokens")
     for item in parity["first"]:
         lines += [
             f"            {item['file']}, row {item['row']}, message {item['message']}: {item['kind']}",

@@ -7,7 +7,7 @@ import argparse
 from rich.console import Console
 
 from mtsft_preproc.cli.format_flags import add_format_flags, format_settings
-from mtsft_preproc.config import PreprocessConfig
+from mtsft_preproc.config import DEEPSEEK4, PreprocessConfig
 from mtsft_preproc.errors import TemplateError
 from mtsft_preproc.inspection import check_formats, print_check
 from mtsft_preproc.templates import make_format, prompt_types, read_prompt_types
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     names = [arguments.prompt_type]
     if arguments.all_prompt_types:
         path = arguments.prompt_type_path
-        names = list((read_prompt_types(path) if path else prompt_types).names())
+        names = read_prompt_types(path).names() if path else [*prompt_types.names(), DEEPSEEK4]
     elif arguments.prompt_type is arguments.prompt_type_path is arguments.chat_template is None:
         arguments.chat_template = "tokenizer"
     configs = [_config(arguments, name) for name in names]

@@ -224,7 +224,7 @@ def _given_kwargs(config: PreprocessConfig) -> dict[str, Any]:
         value = config.enable_thinking == "true"
         if kwargs.get("enable_thinking", value) != value:
             raise SettingsError(
-                f"--chat-template-kwargs: enable_thinking is {kwargs['enable_thinking']}, "
+                f"--chat-template-kwargs: enable_thinking is {json.dumps(kwargs['enable_thinking'])}, "
                 f"--enable-thinking is {config.enable_thinking}; expected one of them"
             )
         kwargs["enable_thinking"] = value

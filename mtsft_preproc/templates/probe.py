@@ -105,7 +105,7 @@ def stop_remedy(ends: Sequence[TurnEnd], config: PreprocessConfig) -> str:
     """Return in words what helps where not every turn ends with a trained stop token."""
     by_template = config.chat_template is not None or config.prompt_type == DEEPSEEK4
     if not config.append_eod and not ends[-1].special:
-        return "--append-eod trains one behind each sample"
+        return "--append-eod trains one at the end of each sample"
     if not config.append_eod and by_template and config.parity != "split":
         return "--parity split trains each turn as a last one, which has one"
     return "expected a chat format that ends each turn with one"

@@ -61,8 +61,8 @@ class TokenBatch:
         late_stops: int64, shape (L,): positions whose label is ``Template.late_stop_id``.
         failed: Why a dialogue has no sample, by its number.
         notes: Per dialogue: names of harmless oddities.
-        parity: Trained turns by whether training text is serving text: ``"same"`` or the kind of the
-            difference; empty where that was not looked at.
+        parity_of: Per dialogue: its trained turns by whether training text is serving text: ``"same"`` or
+            the kind of the difference; nothing where that was not looked at.
         differences: The first few differences.
     """
 
@@ -76,8 +76,13 @@ class TokenBatch:
     late_stops: Ints
     failed: dict[int, RecordError]
     notes: list[list[str]]
-    parity: Counter[str] = field(default_factory=Counter)
+    parity_of: dict[int, Counter[str]] = field(default_factory=dict)
     differences: list[ParityDifference] = field(default_factory=list)
+
+    @property
+    def parity(self) -> Counter[str]:
+        """What ``parity_of`` says of all dialogues together."""
+        return sum(self.parity_of.values(), Counter())
 
     def mask(self) -> Bools:
         """Return, bool of shape (N,), which positions are trained."""

@@ -183,7 +183,7 @@ def test_all_prompt_types_have_a_line_each(check: Check) -> None:
     code, out, err = check("--all-prompt-types")
     assert (code, err) == (1, "")
     rows = [line.split(None, 2) for line in out.splitlines()]
-    assert [row[0] for row in rows] == prompt_types.names()
+    assert [row[0] for row in rows] == [*prompt_types.names(), "deepseek4"]
     verdicts = {row[0]: row[1] for row in rows}
     assert {name for name, verdict in verdicts.items() if verdict == "UNSAFE"} == {
         "empty",

@@ -154,7 +154,7 @@ def test_a_template_that_does_not_compile_is_refused_in_one_line(
 
 
 def test_contradictions_are_refused(make_chat: MakeConfig) -> None:
-    with pytest.raises(SettingsError, match="enable_thinking is True, --enable-thinking is false"):
+    with pytest.raises(SettingsError, match="enable_thinking is true, --enable-thinking is false"):
         make_format(make_chat(chat_template_kwargs='{"enable_thinking": true}', enable_thinking="false"))
     with pytest.raises(MtsftError, match="YYYY-MM-DD"):
         make_chat(template_date="26 July")

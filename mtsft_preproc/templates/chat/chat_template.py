@@ -185,18 +185,18 @@ class ChatTemplate(Template):
         """Count the trained turns by whether their text is that of serving."""
         for number, turn, kind in self._serving.differences(views, spans):
             view = views[number]
-            batch.parity[kind] += 1
-            if kind == "same":
-                continue
-            if len(batch.differences) < _EXAMPLES or self._parity == "require":
-                example = self._serving.example(view, turn, kind)
+            counts = batch.parity_of.setdefault(view.dialogue, Counter())
+            counts[kind] += 1
+            if kind != "same" and (len(batch.differences) < _EXAMPLES or self._parity == "require"):
+                example = self._serving.example(view, turn, kind, spans, number)
                 batch.differences.append(example)
                 if self._parity == "require":
                     batch.failed.setdefault(view.dialogue, _refusal(example))
-        extra = [number for number, view in enumerate(views) if view.turn != WHOLE]
-        if extra:
-            lengths = np.diff(spans.borders)[extra]
-            batch.parity += Counter({"split-samples": len(extra), "split-tokens": int(lengths.sum())})
+        lengths = np.diff(spans.borders)
+        for number, view in enumerate(views):
+            if view.turn != WHOLE:
+                counts = batch.parity_of.setdefault(view.dialogue, Counter())
+                counts.update({"split-samples": 1, "split-tokens": int(lengths[number])})
 
     def _with_eod(self, views: Sequence[View], batch: TokenBatch) -> TokenBatch:
         """Close each sample with EOS, which belongs to its last message."""

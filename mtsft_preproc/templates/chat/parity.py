@@ -85,6 +85,10 @@ class ServingParity:
         found: list[int] = spans.ids[max(0, token - len(ids)) : token].tolist()
         return found == ids
 
+    def _tokens(self, ids: list[int]) -> str:
+        """Return tokens with their borders shown."""
+        return "|".join(self._encoder.decode([index]) for index in ids)
+
     def _tail(self, text: str) -> list[int]:
         if text not in self._tails:
             if len(self._tails) >= _KEPT:
@@ -92,8 +96,18 @@ class ServingParity:
             self._tails[text] = self._encoder.encode([text]).ids.tolist()
         return self._tails[text]
 
-    def example(self, view: View, turn: ScriptTurn, kind: str) -> ParityDifference:
-        """Return a difference as a person would look at it."""
+    def example(
+        self, view: View, turn: ScriptTurn, kind: str, spans: Spans, place: int
+    ) -> ParityDifference:
+        """Return a difference as a person would look at it.
+
+        Args:
+            view: Where it is.
+            turn: The turn.
+            kind: What differs.
+            spans: The tokens of all views.
+            place: Number of the view.
+        """
         number = turn.turn.message
         shown = number - view.conversation.front
         before = "".join(view.texts[: turn.first])
@@ -108,9 +122,10 @@ class ServingParity:
         except RecordError as error:
             serving = str(error)
         if kind == "border":
-            return ParityDifference(
-                view.dialogue, shown, kind, (before + reply[:20])[-_SHOWN:], serving[-_SHOWN:]
-            )
+            token, _ = self._border(place, turn, spans)
+            training = spans.ids[max(0, token - 3) : token + 1].tolist()
+            asked = self._encoder.encode([serving]).ids[-3:].tolist()
+            return ParityDifference(view.dialogue, shown, kind, self._tokens(training), self._tokens(asked))
         return ParityDifference(view.dialogue, shown, kind, *_around(before, serving))
 
 
