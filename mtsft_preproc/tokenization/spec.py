@@ -97,8 +97,12 @@ class TokenizerSpec:
 
     @property
     def special_ids(self) -> frozenset[int]:
-        """The control tokens' ids, but for the unknown token's, which plain text may become."""
-        return frozenset(token.id for token in self.added if token.special and token.id != self.unk_id)
+        """The control tokens' ids, but for the unknown token's, which plain text may become.
+
+        Where that is BOS or EOS as well (GPT-2), no text becomes it: such tokenizers know all bytes.
+        """
+        unknown = {self.unk_id} - {self.bos_id, self.eos_id}
+        return frozenset(token.id for token in self.added if token.special and token.id not in unknown)
 
     def id_of(self, text: str) -> int:
         """Return the id of an added token.

@@ -30,6 +30,8 @@ class SpecialText:
 
     def __init__(self, spec: TokenizerSpec) -> None:
         self._tokens = {token.text: token for token in spec.added if token.special and token.text}
+        #: Texts of those that end generation.
+        self.stops = frozenset(token.text for token in spec.added if token.id in spec.stop_ids)
         # The longest first: the tokenizers' own matching is leftmost-longest.
         longest = sorted(self._tokens.values(), key=lambda token: len(token.text), reverse=True)
         self._regex = re.compile("|".join([*map(_pattern, longest), _MARK.pattern]))

@@ -403,7 +403,8 @@ def test_no_text_of_tools_calls_results_or_thoughts_can_forge_a_control_token(
     found, expected = [[index for index in batch.ids.tolist() if index in ids] for batch in batches]
     assert found == expected
     text = rendered.encoder(prompt_types.get(name)).decode(batches[0].ids.tolist())
-    for part in (called, results[0], beside if holds_text else ""):
+    # White space alone beside a call is left out.
+    for part in (called, results[0], beside if holds_text and beside.strip() else ""):
         assert part in text
 
 

@@ -9,12 +9,17 @@ else's among them.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mtsft_preproc.errors import RecordError
 from mtsft_preproc.templates.chat.expressions import Expression, paths
+from mtsft_preproc.templates.chat.headers import (
+    EMPTY_THOUGHT,
+    THINK_TAG,
+    common_length,
+    header_length,
+    unproven,
+)
 from mtsft_preproc.templates.chat.tracing import Piece, joined_expression, joined_text
 from mtsft_preproc.templates.chat.written import Extent, Written
 from mtsft_preproc.tokenization import SpecialText
@@ -22,18 +27,6 @@ from mtsft_preproc.tokenization import SpecialText
 __all__ = ["Turn", "prove_turn"]
 
 _REASONING = frozenset({"reasoning_content", "thinking"})
-_WORD = "(?:think|THINK|Think|thought|reason)"
-_THINK = rf"(?:<[^<>\s]*{_WORD}[^<>]*>|\[/?{_WORD}[^\[\]]*\])"
-#: The same where it closes: </think>, <|END_THINKING|>, [/THINK].
-_UNTHINK = rf"(?:<[^<>\s]*(?:/|END|end)[^<>\s]*{_WORD}[^<>]*>|\[/{_WORD}[^\[\]]*\])"
-#: As Gemma 4 writes it.
-_CHANNEL = r"<\|channel>thought\s*(?:<channel\|>)?"
-#: A thought without a thought in it, or what is left of it behind a prompt that opens one.
-_EMPTY_THOUGHT = re.compile(rf"\s*(?:{_CHANNEL}|<channel\|>|(?:{_THINK}\s*)?{_UNTHINK})\s*")
-#: What a generation prompt may write beyond the header.
-_OPENED = re.compile(rf"(?:\s|{_THINK}|{_CHANNEL})*")
-_THINK_TAG = re.compile(rf"{_THINK}|channel")
-_OPEN_TAG = re.compile(r"[<\[][^<>\[\]]*$")
 
 
 @dataclass(slots=True)
@@ -97,7 +90,7 @@ def prove_turn(
     alone = alone or _nothing_said(message, reply, prompt, history)
     extent = extent or _nothing_said(message, full, prompt, history)
     if extent.mixed or alone.mixed or alone.quoted:
-        raise _unproven(message, "words of its own", "words that the template mixed with others'")
+        raise unproven(message, "words of its own", "words that the template mixed with others'")
     opened, same, asked = _opening(message, full, prompt, extent, history)
     ends = reply.text[alone.end : alone.after]
     turn = _between(message, full, extent, opened, ends, special)
@@ -134,9 +127,9 @@ def prove_quickly(
     """
     if not full.text.startswith(prompt) or not reply.startswith(prompt):
         return None
-    empty = _EMPTY_THOUGHT.match(reply, len(prompt))
+    empty = EMPTY_THOUGHT.match(reply, len(prompt))
     if empty and not full.text.startswith(empty.group(), len(prompt)):
-        if _THINK_TAG.search(content):
+        if THINK_TAG.search(content):
             return None  # It may be the message's own.
         # The template has one where the message is the last: it is no part of the turn.
         reply = prompt + reply[empty.end() :]
@@ -179,12 +172,12 @@ def _between(
     else:
         length, stop = _stop(full.text[extent.end : extent.after], ends, special)
         start = opened
-        empty = _EMPTY_THOUGHT.match(full.text, start, extent.start)
+        empty = EMPTY_THOUGHT.match(full.text, start, extent.start)
         if empty and not _reasons(full, extent):
             start, same = empty.end(), False
     end = extent.end + length
     if start > end or full.has_others(start, end, message):
-        raise _unproven(message, "a turn of its own", repr(full.text[max(0, start - 20) : end + 20]))
+        raise unproven(message, "a turn of its own", repr(full.text[max(0, start - 20) : end + 20]))
     return Turn(message, start, end, stop, same, True)
 
 
@@ -198,7 +191,7 @@ def _opening(
             return start, *same_text(full.cut(0, start), prompt.cut(0, start))
     # The history reads differently in hindsight, or the prompt opens a thought that the text doesn't have.
     header = full.text[extent.before : extent.start]
-    place = extent.before + _header(message, header, prompt, history)
+    place = extent.before + header_length(message, header, prompt, history)
     # Of another conversation it may be the same text by chance: the guard of the comparison tells.
     _, guards = same_text(full.cut(0, place), prompt.cut(0, len(prompt.text)))
     return place, False, guards
@@ -217,35 +210,6 @@ def same_text(
     return same, ((question, same),)
 
 
-def _header(message: int, header: str, prompt: Written, history: Callable[[], Written]) -> int:
-    """Return how much of the text between two messages is what a generation prompt writes, too.
-
-    Args:
-        message: Number of the message behind the text.
-        header: The text.
-        prompt: The history with the generation prompt.
-        history: Without it.
-
-    Raises:
-        RecordError: ``mask-unproven``: none of it is.
-    """
-    asked = prompt.text[prompt.last_words(len(prompt.text)) :]
-    common = _common(asked, header)
-    if common < min(len(asked), len(header)):
-        # Not in the midst of a tag: `<` is no common start of `<think>` and `</think>`.
-        tag = _OPEN_TAG.search(header, 0, common)
-        common = tag.start() if tag else common
-    if common == len(header) or _OPENED.fullmatch(asked, common):
-        return common
-    earlier = history().text
-    added = prompt.text[len(earlier) :] if prompt.text.startswith(earlier) else ""
-    if added.strip() and added in header:
-        return header.rindex(added) + len(added)
-    if asked.strip() and asked.split() == header.split():
-        return len(header)
-    raise _unproven(message, f"the generation prompt {asked!r}", f"{header!r}")
-
-
 def _nothing_said(
     message: int, written: Written, prompt: Written, history: Callable[[], Written]
 ) -> Extent:
@@ -254,10 +218,10 @@ def _nothing_said(
     if written.text.startswith(prompt.text):
         place = len(prompt.text)
     else:
-        place = before + _header(message, written.text[before:after], prompt, history)
+        place = before + header_length(message, written.text[before:after], prompt, history)
     if not before <= place <= after:
-        raise _unproven(message, "words of the message", "none in the rendered text")
-    empty = _EMPTY_THOUGHT.match(written.text, place, after)
+        raise unproven(message, "words of the message", "none in the rendered text")
+    empty = EMPTY_THOUGHT.match(written.text, place, after)
     place = empty.end() if empty else place
     return Extent(before, place, place, after, False, False)
 
@@ -271,7 +235,7 @@ def _marked(message: int, full: Written, extent: Extent) -> tuple[int, int]:
     if not blocks:
         return extent.start, extent.start
     if blocks[0][0] > extent.start or blocks[-1][1] < extent.end:
-        raise _unproven(message, "words inside of {% generation %}", "words outside of it")
+        raise unproven(message, "words inside of {% generation %}", "words outside of it")
     return blocks[0][0], blocks[-1][1]
 
 
@@ -289,7 +253,7 @@ def _stop(follows: str, ends: str, special: SpecialText) -> tuple[int, str]:
         if found and found[0].start() == 0:
             return found[0].end(), found[0].group()
         return 0, ""
-    common = _common(follows, ends)
+    common = common_length(follows, ends)
     tokens = special.tokens(ends)
     found = [match for match in tokens if match.end() <= common]
     if not found:
@@ -305,9 +269,11 @@ def _stop(follows: str, ends: str, special: SpecialText) -> tuple[int, str]:
     }
     closing = [match for match in found if match.start() not in open_ones] or found
     stop = closing[0].end()
+    last = closing[0].group()
     for match in closing[1:]:
-        if match.start() == stop:
-            stop = match.end()
+        # Nothing is generated behind what ends generation, though the template goes on.
+        if match.start() == stop and last not in special.stops:
+            stop, last = match.end(), match.group()
     return stop, ends[closing[0].start() : stop]
 
 
@@ -317,17 +283,3 @@ def _reasons(written: Written, extent: Extent) -> bool:
         for words in written.words
         if extent.start <= words.start <= words.end <= extent.end
     )
-
-
-def _common(one: str, other: str) -> int:
-    """Return how many characters two strings start with in common."""
-    count = 0
-    for left, right in zip(one, other, strict=False):
-        if left != right:
-            break
-        count += 1
-    return count
-
-
-def _unproven(message: int, expected: str, got: str) -> RecordError:
-    return RecordError("mask-unproven", f"messages[{message}]", expected, got)

@@ -95,17 +95,27 @@ class Written:
         own = [number for number, words in enumerate(self.words) if message in words.leaf.owners]
         if not own:
             return None
-        known = None if alone is None else iter(alone.fields(message))
+        known = None if alone is None else alone.fields(message)
         run = []
         for number in range(own[0], len(self.words)):
             leaf = self.words[number].leaf
-            if leaf.owners != {message} or (known is not None and _fields(leaf) not in known):
+            if leaf.owners != {message}:
                 break
+            if known is not None:
+                fields = _fields(leaf)
+                if fields not in known:
+                    break
+                known = known[known.index(fields) + 1 :]
             run.append(number)
+        # What the message still has to say stands behind words of others: it is said in two pieces.
+        torn = any(
+            self.words[number].leaf.text and _fields(self.words[number].leaf) in (known or ())
+            for number in own[len(run) :]
+        )
         if shown_in is not None:
             while run and not shown_in.startswith(self.text[: self.words[run[-1]].end]):
                 run.pop()
-        mixed = not run
+        mixed = torn or not run
         run = run or own[:1]
         if until is not None:
             ends = [
