@@ -74,7 +74,14 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
                 return obj[attribute]
             except KeyError:
                 return self.undefined(obj=obj, name=attribute)
-        if (kind is str and attribute in _SAFE_STR) or (kind is LoopContext and attribute in _LOOP_NAMES):
+        if kind is _TemplateNamespace and not attribute.startswith("_"):
+            try:
+                return getattr(obj, attribute)
+            except AttributeError:
+                return self.undefined(obj=obj, name=attribute)
+        if (isinstance(obj, str) and attribute in _SAFE_STR) or (
+            kind is LoopContext and attribute in _LOOP_NAMES
+        ):
             return getattr(obj, attribute)
         return super().getattr(obj, attribute)
 

@@ -161,6 +161,7 @@ def _left_out(conversation: Conversation, full: Written, replies: Callable[[int]
         RecordError: ``not-rendered``: it leaves out what the assistant says.
     """
     notes: dict[str, None] = {}
+    shown = _written_fields(full)
     for number, message in enumerate(conversation.messages):
         is_target = message["role"] == "assistant"
         for field in ("content", "reasoning_content", "tool_calls"):
@@ -168,7 +169,8 @@ def _left_out(conversation: Conversation, full: Written, replies: Callable[[int]
             if not value or (isinstance(value, str) and not value.strip()):
                 continue
             # What is left out once the dialogue has gone on is another matter.
-            if _reads(full, number, field) or (is_target and _reads(replies(number), number, field)):
+            names = {(number, field), (number, "thinking" if field == "reasoning_content" else field)}
+            if names & shown or (is_target and names & _written_fields(replies(number))):
                 continue
             if is_target and field != "reasoning_content":
                 raise RecordError(
@@ -191,14 +193,9 @@ def _emptiness(conversation: Conversation, full: Written) -> Iterator[tuple[Expr
         yield ("truth", words.leaf.expression), bool(words.leaf.text)
 
 
-def _reads(written: Written, number: int, field: str) -> bool:
-    """Return whether words of a field of a message stand in a text."""
-    names = {field, "thinking"} if field == "reasoning_content" else {field}
-    return any(
-        path[0] == number and path[1] in names
-        for words in written.words
-        for path in paths(words.leaf.expression)
-    )
+def _written_fields(written: Written) -> set[tuple[Any, ...]]:
+    """Return (number of the message, field) of all that stands in a text."""
+    return {path[:2] for words in written.words for path in paths(words.leaf.expression)}
 
 
 def _compile(
