@@ -2,7 +2,8 @@
 
     python benchmarks/chat_templates.py --tokenizer FOLDER --data FILE.jsonl [--limit 3000]
 
-The data are chat messages, one dialogue a line ({"messages": [...], "tools": [...]}), or Alpaca rows with history.
+The data are chat messages, one dialogue a line ({"messages": [...], "tools": [...]}), or Alpaca rows with
+history.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 from mtsft_preproc.dialogue import Dialogue, Message, Role, ToolCall
 from mtsft_preproc.templates import ChatRenderer, ChatTemplate
 from mtsft_preproc.templates.chat.messages import chat_messages
+from mtsft_preproc.templates.chat.rendering import Conversation
 from mtsft_preproc.tokenization import load_tokenizer, open_encoder
 
 ROLES = {"user": Role.USER, "assistant": Role.ASSISTANT, "tool": Role.OBSERVATION}
@@ -51,8 +53,6 @@ def main() -> None:
             template.encode(dialogues[start : start + BATCH], flags[start : start + BATCH])
 
     def render() -> None:
-        from mtsft_preproc.templates.chat.rendering import Conversation
-
         for dialogue in dialogues:
             texts.append(plain.text(Conversation.of(chat_messages(dialogue), dialogue.tools)))
 
@@ -76,9 +76,8 @@ def main() -> None:
     ]
     base = rows[1][1]
     turns = sum(len(dialogue.messages) for dialogue in dialogues) / len(dialogues)
-    print(
-        f"{len(dialogues)} dialogues of {turns:.1f} messages, {sum(map(len, texts)) / 1e6:.1f} M characters\n"
-    )
+    size = sum(map(len, texts)) / 1e6
+    print(f"{len(dialogues)} dialogues of {turns:.1f} messages, {size:.1f} M characters\n")
     print("| what | seconds | ratio to encoding |\n| --- | ---: | ---: |")
     for what, seconds in rows:
         print(f"| {what} | {seconds:.2f} | {seconds / base:.2f} |")
