@@ -220,10 +220,10 @@ def test_an_output_that_appears_while_a_run_plans_is_not_replaced(
     config = make_config([GOOD])
     plan = pipeline.make_plan
 
-    def meanwhile(settings: PreprocessConfig) -> Any:
+    def meanwhile(settings: PreprocessConfig, published: Any) -> Any:
         monkeypatch.undo()
         preprocess(settings)
-        return plan(settings)
+        return plan(settings, published)
 
     monkeypatch.setattr(pipeline, "make_plan", meanwhile)
     with pytest.raises(OutputError, match="exists already"):

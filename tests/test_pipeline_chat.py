@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer
 
-from mtsft_preproc import pipeline, plan
+from mtsft_preproc import pipeline, plan, publish
 from mtsft_preproc.cli.preprocess import summary
 from mtsft_preproc.config import PreprocessConfig
 from mtsft_preproc.errors import OutputError, TemplateError
@@ -573,6 +573,23 @@ def test_an_interrupted_run_keeps_the_date_that_it_was_started_with(
         assert result.reused_parts == 1
         assert first_line(result) == "26 July 2024"
         assert first_line(run(DATED, overwrite=True)) == "27 July 2024"
+
+
+def test_a_publication_that_is_finished_on_another_day_keeps_its_date(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(_: Any) -> None:
+        raise Stopped
+
+    with monkeypatch.context() as interrupted:
+        on(interrupted, "2024-07-26")
+        interrupted.setattr(publish, "finish_commit", stop)
+        with pytest.raises(Stopped):
+            run(DATED, PLAIN)
+    on(monkeypatch, "2024-07-27")
+    result = run(DATED)
+    assert result.manifest["chat_template"]["date"] == "2024-07-26"
+    assert first_line(result) == "26 July 2024"
 
 
 def test_a_restart_has_the_date_of_its_own_day(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
