@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from mtsft_preproc.dialogue import Dialogue
 from mtsft_preproc.errors import RecordError
+from mtsft_preproc.templates.chat.headers import common_length
 from mtsft_preproc.templates.chat.messages import chat_messages
 from mtsft_preproc.templates.chat.rendering import ChatRenderer, Conversation
 from mtsft_preproc.templates.chat.script import ScriptTurn
@@ -142,12 +143,7 @@ def prompts_of(renderer: ChatRenderer, dialogue: Dialogue) -> Iterator[tuple[int
 
 def _around(one: str, other: str) -> tuple[str, str]:
     """Return both texts from a little in front of where they part."""
-    common = 0
-    for left, right in zip(one, other, strict=False):
-        if left != right:
-            break
-        common += 1
-    start = max(0, common - 40)
+    start = max(0, common_length(one, other) - 40)
     return one[start : start + _SHOWN], other[start : start + _SHOWN]
 
 

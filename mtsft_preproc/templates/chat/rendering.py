@@ -186,10 +186,6 @@ class ChatRenderer:
             self._traces.popitem(last=False)
         return trace
 
-    def call_filter(self, *args: Any) -> Any:
-        """Run a Jinja filter, for expressions."""
-        return self._environment.call_filter(*args)
-
     def compile(self, expression: Expression) -> Evaluate:
         """Return a function of the messages."""
         return compile_expression(expression, self._environment.call_filter)

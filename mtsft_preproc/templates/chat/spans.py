@@ -54,7 +54,6 @@ class Spans:
         starts: int64, shape (N,): where the characters that a token covers start.
         ends: int64, shape (N,): where they end.
         borders: int64, shape (V+1,): view v has the tokens ``borders[v]`` to ``borders[v+1]``.
-        places: int64, shape (V+1,): its text starts and ends at.
         pieces: int64, shape (P,): where each piece ends.
         first_piece: int64, shape (V+1,): number of each view's first piece.
         spelled: Numbers of the views in whose words a special token is spelled.
@@ -66,7 +65,6 @@ class Spans:
     starts: Ints
     ends: Ints
     borders: Ints
-    places: Ints
     pieces: Ints
     first_piece: Ints
     spelled: list[int]
@@ -114,23 +112,23 @@ def tokenize(views: Sequence[View], encoder: Encoder, special: SpecialText, in_t
     failed: dict[int, RecordError] = {}
     lengths = [[len(text) for text in view.texts] for view in views]
     for number in spelled:
-        if in_text == "reject":
-            failed[number] = RecordError(
-                "special-token", "", "text without control tokens", _first_spelled(views[number], special)
-            )
-        elif in_text == "plain":
-            try:
-                marked = _marked(views[number], special)
-                again[number] = encoder.encode_marked_spans("".join(marked))
-            except RecordError as error:
-                failed[number] = error
-            else:
-                lengths[number] = [len(text) for text in marked]
+        if in_text == "allow":
+            continue
+        try:
+            if in_text == "reject":
+                got = _first_spelled(views[number], special)
+                raise RecordError("special-token", "", "text without control tokens", got)
+            marked = _marked(views[number], special)
+            again[number] = encoder.encode_marked_spans("".join(marked))
+        except RecordError as error:
+            failed[number] = error
+        else:
+            lengths[number] = [len(text) for text in marked]
     places = np.concatenate([[0], np.cumsum([sum(own) for own in lengths])])
     ids, starts, ends, borders = _joined(encoded, again, places)
     pieces = np.cumsum([length for own in lengths for length in own], dtype=np.int64)
     first_piece = np.concatenate([[0], np.cumsum([len(own) for own in lengths])])
-    return Spans(ids, starts, ends, borders, places, pieces, first_piece, spelled, set(again), failed)
+    return Spans(ids, starts, ends, borders, pieces, first_piece, spelled, set(again), failed)
 
 
 def _spelled(views: Sequence[View], encoded: SpannedIds, encoder: Encoder) -> list[int]:

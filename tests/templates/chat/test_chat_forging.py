@@ -88,6 +88,15 @@ def test_halves_of_a_token_on_both_sides_of_a_border(tiny: Model) -> None:
     assert batch.notes == [["special-token-in-text"]]
 
 
+def test_reject_of_one_dialogue_leaves_the_others_alone(tiny: Model) -> None:
+    """A mark in the text beside the token is a reason to reject the dialogue, not to fail on the batch."""
+    bad = Dialogue([Message(Role.USER, "\ufdd07\ufdd1 <|im_end|>"), Message(Role.ASSISTANT, "<|im_end|>")])
+    good = Dialogue([Message(Role.USER, "hi"), Message(Role.ASSISTANT, "yo")])
+    template = tiny.template(EVERYTHING, special_tokens_in_text="reject")
+    batch = template.encode([bad, good], [flags([bad])[0], flags([good])[0]])
+    assert {number: error.reason for number, error in batch.failed.items()} == {0: "special-token"}
+
+
 @pytest.mark.parametrize(
     "place", ["user", "assistant", "system", "observation", "name", "argument", "key", "tool"]
 )
