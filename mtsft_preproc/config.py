@@ -17,11 +17,14 @@ __all__ = ["PreprocessConfig", "usable_cores"]
 
 #: What text that spells a special token becomes.
 SPECIAL_TOKENS_IN_TEXT = ("plain", "allow", "reject")
-OVERLONG = ("drop",)
+OVERLONG = ("drop", "recent", "head", "window", "right", "left", "pair", "fail")
+EMPTY_REPLY = ("keep", "reject", "untrained")
 ENABLE_THINKING = ("true", "false", "none")
 PARITY = ("report", "require", "split", "off")
 TRUE_FALSE = ("true", "false")
 REASONING_EFFORT = ("high", "max")
+#: Columns that the sources sidecar has anyway.
+SOURCES_COLUMNS = ("item", "offset", "length", "trained", "file", "row", "turn")
 #: What a chat template is given anyway.
 _GIVEN_VARIABLES = ("add_generation_prompt", "documents", "messages", "tools")
 ON_ERROR = ("skip", "fail")
@@ -67,7 +70,17 @@ class PreprocessConfig:
         input: Files, folders or glob patterns, in the order in which they are read.
         output_prefix: The part of the output files' paths that stands before ``_packed_...``.
         tokenizer: Folder of the tokenizer, as transformers saves it.
-        handler_name: Format of the records; a name of ``mtsft_preproc.handlers``.
+        handler_name: Format of the records; a name of ``mtsft_preproc.handlers``, or ``"auto"`` to find it
+            from the first records.
+        handler_path: Python file with a handler of the user's own, or None.
+        dataset_dir: Folder of the ``dataset_info.json`` in which LlamaFactoryInstructionHandler looks up
+            the names that ``input`` holds, or None.
+        json_keys: Of text documents: the fields that hold text; each becomes a dataset.
+        dataset_additional_keys: Of the R1 handlers: what becomes a dataset beside the prompt: ``"labels"``
+            for the reply, or fields of the record.
+        render_state: Of ConversationHandler: put the dialogue state of a reply in front of it.
+        first_round: Of ChatGLMHandler: number of the first round, 0 or 1.
+        source_prefix: Of ChatGLMHandler: text in front of each sample.
         prompt_type: Chat format; a name of ``mtsft_preproc.templates.prompt_types`` or of
             ``prompt_type_path``.
         prompt_type_path: JSON file with chat formats in MindSpeed-LLM's form, or None.
@@ -78,14 +91,21 @@ class PreprocessConfig:
             which the run was started.
         parity: What becomes of a trained turn whose text is not that of serving.
         map_keys: JSON object: column of the data by key of the handler.
-        train_on: Mask policy; a name of ``mtsft_preproc.masking``.
+        train_on: Mask policy; a name of ``mtsft_preproc.masking``, or None for the one that the data format
+            brings along: ``assistant`` for most.
+        train_on_tools: Whether what tools return is trained, too.
+        empty_reply: What becomes of a record in which the assistant says nothing: ``"keep"``, ``"reject"``,
+            or ``"untrained"`` to keep it and not train that message.
         enable_thinking: ``"true"``, ``"false"`` or ``"none"``, for prompt types that know thinking.
         drop_thinking: For the prompt type ``deepseek4``: ``"true"`` or ``"false"``: whether thoughts of
             earlier turns are left out; None for the template's default.
         reasoning_effort: For the prompt type ``deepseek4``: ``"high"`` or ``"max"``, or None.
         seq_length: The most tokens a sample may have, or None for no limit.
-        overlong: What becomes of a longer one.
+        overlong: What becomes of a longer one; None for what the data format brings along: ``drop`` for
+            most.
         append_eod: Whether each sample gets one more end-of-sequence token, trained.
+        pad_to_multiple_of: Of text documents: pad each with the pad token to a multiple of so many tokens.
+        keep_columns: Columns, or fields of ``metadata``, that the sources sidecar takes over.
         ignore_index: Label of a position that is not trained.
         special_tokens_in_text: ``"plain"``, ``"allow"`` or ``"reject"``.
         seed: Seed of everything random; keyed by global index, so it doesn't depend on workers.
@@ -98,6 +118,7 @@ class PreprocessConfig:
         log_interval: Records between two progress lines where standard error is no terminal.
         overwrite: Replace a finished output.
         restart: Start over where an earlier run with other settings was interrupted.
+        rejected_records: Whether ``PREFIX.rejected.jsonl`` holds the rejected records themselves, too.
         on_error: ``"skip"`` writes a bad record to the ledger and goes on; ``"fail"`` stops.
         max_rejected: The most records that may be rejected before the run stops: a share of the records
             read if a float, a count if an int.
@@ -107,6 +128,13 @@ class PreprocessConfig:
     output_prefix: str
     tokenizer: str
     handler_name: str
+    handler_path: str | None = None
+    dataset_dir: str | None = None
+    json_keys: tuple[str, ...] = ("text",)
+    dataset_additional_keys: tuple[str, ...] = ()
+    render_state: bool = False
+    first_round: int = 0
+    source_prefix: str = ""
     prompt_type: str | None = None
     prompt_type_path: str | None = None
     chat_template: str | None = None
@@ -114,13 +142,17 @@ class PreprocessConfig:
     template_date: str | None = None
     parity: str = "report"
     map_keys: str = "{}"
-    train_on: str = "assistant"
+    train_on: str | None = None
+    train_on_tools: bool = False
+    empty_reply: str = "keep"
     enable_thinking: str = "none"
     drop_thinking: str | None = None
     reasoning_effort: str | None = None
     seq_length: int | None = None
-    overlong: str = "drop"
+    overlong: str | None = None
     append_eod: bool = False
+    pad_to_multiple_of: int = 1
+    keep_columns: tuple[str, ...] = ()
     ignore_index: int = -100
     special_tokens_in_text: str = "plain"
     seed: int = 1234
@@ -133,6 +165,7 @@ class PreprocessConfig:
     log_interval: int = 1000
     overwrite: bool = False
     restart: bool = False
+    rejected_records: bool = False
     on_error: str = "skip"
     max_rejected: float | int = 0.1
 
@@ -148,7 +181,20 @@ class PreprocessConfig:
         _at_least("--seq-length", self.seq_length, 1)
         _at_least("--max-samples", self.max_samples, 1)
         _at_least("--shard-bytes", self.shard_bytes, 1)
-        _one_of("--overlong", self.overlong, OVERLONG)
+        _at_least("--pad-to-multiple-of", self.pad_to_multiple_of, 1)
+        if self.overlong is not None:
+            _one_of("--overlong", self.overlong, OVERLONG)
+        _one_of("--empty-reply", self.empty_reply, EMPTY_REPLY)
+        for name in self.keep_columns:
+            if self.keep_columns.count(name) > 1:
+                raise SettingsError(f"--keep-columns: {name!r} is named twice; expected each column once")
+            if name in SOURCES_COLUMNS:
+                raise SettingsError(
+                    f"--keep-columns: {name!r}: the sources sidecar has such a column; expected others "
+                    f"than {', '.join(SOURCES_COLUMNS)}"
+                )
+        if self.first_round not in (0, 1):
+            raise SettingsError(f"--first-round: expected 0 or 1, got {self.first_round}")
         _one_of("--on-error", self.on_error, ON_ERROR)
         _one_of("--enable-thinking", self.enable_thinking, ENABLE_THINKING)
         _one_of("--special-tokens-in-text", self.special_tokens_in_text, SPECIAL_TOKENS_IN_TEXT)
@@ -264,6 +310,9 @@ class PreprocessConfig:
         }
         return shaping | {
             "input": list(self.input),
+            "json_keys": list(self.json_keys),
+            "dataset_additional_keys": list(self.dataset_additional_keys),
+            "keep_columns": list(self.keep_columns),
             "map_keys": self.mapped(),
             "chat_template_kwargs": self.template_kwargs(),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -20,9 +21,17 @@ REASONS: dict[str, str] = {
     "missing-field": "a field that the handler needs is absent or null",
     "wrong-type": "a field holds a value of another type than the handler needs",
     "bad-history": "the history is not a list of [question, answer] pairs of text",
+    "empty-dialogue": "the record holds no message",
+    "no-assistant": "nobody answers: no message is the assistant's",
+    "unknown-role": "a message has a role that the handler does not know",
+    "role-order": "messages follow each other in an order that is no dialogue",
+    "empty-reply": "the assistant says nothing (--empty-reply reject)",
+    "empty-text": "a text document holds no text",
+    "bad-tool-json": "tools, or the call of one, are not the JSON that they have to be",
+    "orphan-tool-result": "a tool's result answers no call",
     "unsupported-message": "the chat format has no place for a message of this kind or order",
     "special-token": "text spells a special token and may not, or can't be told apart from one",
-    "template-error": "the chat template refuses the dialogue, or fails on it",
+    "template-refused": "the chat template refuses the dialogue, or fails on it",
     "not-rendered": "the chat template leaves out what the assistant says",
     "mask-unproven": "what the model generated can't be told from the rest for certain",
     "parity": "a trained turn is not what the model meets when it serves (--parity require)",
@@ -55,12 +64,14 @@ def shorten(value: object, limit: int = 120) -> str:
 
 
 class Role(IntEnum):
-    """Who speaks. The system text and the tools belong to the dialogue, not to a message."""
+    """Who speaks. The system text that opens a dialogue and the tools belong to it, not to a message."""
 
     USER = 0
     ASSISTANT = 1
     #: What a tool returned.
     OBSERVATION = 2
+    #: A system or developer text inside the dialogue, behind its first message.
+    SYSTEM = 3
 
     @property
     def is_target(self) -> bool:
@@ -95,6 +106,8 @@ class Rejection:
         expected: What would have been right.
         got: What was there, cut to a readable length.
         byte_offset: As :attr:`Record.byte_offset`.
+        turn: Number of the message whose sample is lost of a record that has others; -1: the whole record.
+        record: The record, or its bytes as text where they are no JSON; None where it is not asked for.
     """
 
     row: int
@@ -103,15 +116,19 @@ class Rejection:
     expected: str = ""
     got: str = ""
     byte_offset: int = -1
+    turn: int = -1
+    record: Any = dataclasses.field(default=None, compare=False)
 
     @classmethod
-    def of(cls, record: Record, error: RecordError) -> Rejection:
-        """Return the rejection of ``record`` for ``error``."""
+    def of(cls, record: Record, error: RecordError, turn: int = -1) -> Rejection:
+        """Return the rejection of ``record``, or of its sample for ``turn``, for ``error``."""
         expected, got = (
             text if len(text) <= _SAID else text[: _SAID - 3] + "..."
             for text in (error.expected, error.got)
         )
-        return cls(record.row, error.reason, error.field, expected, got, record.byte_offset)
+        return cls(
+            record.row, error.reason, error.field, expected, got, record.byte_offset, turn, record.value
+        )
 
 
 @dataclass(slots=True)
@@ -140,6 +157,7 @@ class Message:
         tool_calls: The assistant's calls, behind the content.
         name: Of an observation: the tool's name, or None.
         call_id: Of an observation: the call that it answers, or None.
+        train: Whether the data want the message trained; None leaves it to ``--train-on``.
     """
 
     role: Role
@@ -148,6 +166,7 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()
     name: str | None = None
     call_id: str | None = None
+    train: bool | None = None
 
     @property
     def text(self) -> str:
@@ -161,14 +180,19 @@ class Dialogue:
 
     Attributes:
         messages: At least one; a prompt type needs them to alternate between source (user, observation)
-            and target (assistant), and to end on a target.
+            and target (assistant).
         system: The record's own system text; ``""`` takes the chat format's default.
         tools: The tools that the assistant may call, as JSON objects; empty for none. Usually
             ``{"type": "function", "function": {"name", "description", "parameters"}}``.
-        notes: Names of harmless oddities (``"empty-reply"``) that the summary counts.
+        notes: Names of harmless oddities (``"empty-prompt"``) that the summary counts.
+        one_turn: Whether the last message alone is of interest, as in preference pairs: reasoning formats
+            then leave the thoughts out of the earlier ones.
+        summary: What was said earlier, in short, for samples that ``--overlong recent`` cuts; ``""``: none.
     """
 
     messages: list[Message]
     system: str = ""
     tools: list[Any] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    summary: str = ""
+    one_turn: bool = False

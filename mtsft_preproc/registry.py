@@ -52,6 +52,15 @@ class Registry(Generic[T]):
         self._aliases.update(dict.fromkeys(aliases, name))
         return entry
 
+    def discard(self, name: str) -> None:
+        """Take away the entry with the full name ``name``, if there is one, and its aliases."""
+        self._entries.pop(name, None)
+        self._aliases = {alias: full for alias, full in self._aliases.items() if full != name}
+
+    def aliases(self, name: str) -> list[str]:
+        """Return the further names of the entry with the full name ``name``."""
+        return [alias for alias, full in self._aliases.items() if full == name]
+
     def canonical(self, name: str) -> str:
         """Return the full name behind ``name``.
 

@@ -23,6 +23,17 @@ RECORD = {"instruction": "q", "input": "", "output": "a"}
 #: Settings of a run with the chat template in the tokenizer's folder; with a prompt type that is one.
 CHAT: dict[str, Any] = {"prompt_type": None, "chat_template": "tokenizer"}
 DEEPSEEK: dict[str, Any] = {"prompt_type": "deepseek4", "enable_thinking": "true"}
+#: Settings with other handlers.
+PRETRAIN: dict[str, Any] = {"prompt_type": None, "handler_name": "pretrain"}
+CONVERSATION: dict[str, Any] = {
+    "handler_name": "conversation",
+    "map_keys": '{"conversation": "output"}',
+}
+CHATGLM: dict[str, Any] = {
+    "prompt_type": None,
+    "handler_name": "chatglm",
+    "map_keys": '{"prompt": "instruction", "response": "output"}',
+}
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -35,6 +46,12 @@ CHANGES: dict[str, tuple[Any, bool]] = {
     "map_keys": ('{"query": ""}', True),
     "enable_thinking": ("true", True),
     "seq_length": (99, True),
+    "train_on": ("last", True),
+    "train_on_tools": (True, True),
+    "empty_reply": ("reject", True),
+    "overlong": ("recent", True),
+    "keep_columns": (("input",), True),
+    "rejected_records": (True, True),
     "append_eod": (True, True),
     "ignore_index": (-1, True),
     "special_tokens_in_text": ("allow", True),
@@ -59,10 +76,20 @@ CHAT_CHANGES: dict[str, tuple[dict[str, Any], Any, bool]] = {
     "drop_thinking": (DEEPSEEK, "false", True),
     "reasoning_effort": (DEEPSEEK, "max", True),
 }
+#: For settings that belong to some handlers: what they are added to, another value, and whether it shapes
+#: the bytes.
+HANDLER_CHANGES: dict[str, tuple[dict[str, Any], Any, bool]] = {
+    "json_keys": ({**PRETRAIN, "json_keys": ("output",)}, ("instruction",), True),
+    "pad_to_multiple_of": ({**PRETRAIN, "json_keys": ("output",)}, 8, True),
+    "dataset_additional_keys": ({"handler_name": "alpaca-r1"}, ("labels",), True),
+    "render_state": (CONVERSATION, True, True),
+    "first_round": (CHATGLM, 1, True),
+    "source_prefix": (CHATGLM, "Talk.", True),
+}
 #: Checked elsewhere, or with one value alone today.
 ELSEWHERE = {
-    "input", "output_prefix", "tokenizer", "handler_name", "prompt_type_path", "train_on", "overlong",
-    "trust_remote_code", "use_fast",
+    "input", "output_prefix", "tokenizer", "handler_name", "handler_path", "dataset_dir",
+    "prompt_type_path", "trust_remote_code", "use_fast",
 }  # fmt: skip
 
 
@@ -91,7 +118,9 @@ def in_process() -> Iterator[None]:
 
 
 def test_every_setting_is_looked_at() -> None:
-    assert {item.name for item in fields(PreprocessConfig)} == {*CHANGES, *CHAT_CHANGES, *ELSEWHERE}
+    assert {item.name for item in fields(PreprocessConfig)} == {
+        *CHANGES, *CHAT_CHANGES, *HANDLER_CHANGES, *ELSEWHERE,
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +178,27 @@ def test_the_fingerprint_holds_what_a_chat_template_is_told(
 ) -> None:
     base, value, shapes = CHAT_CHANGES[name]
     assert (fingerprint(**{**base, name: value}) != usual_with[str(base)]) == shapes
+
+
+@pytest.mark.parametrize("name", HANDLER_CHANGES)
+def test_the_fingerprint_holds_the_settings_of_handlers(name: str, fingerprint: Callable[..., str]) -> None:
+    base, value, shapes = HANDLER_CHANGES[name]
+    assert (fingerprint(**{**base, name: value}) != fingerprint(**base)) == shapes
+
+
+@pytest.mark.parametrize("name", [*HANDLER_CHANGES, "train_on_tools"])
+def test_a_setting_of_other_handlers_is_refused_or_warned_of(
+    name: str, fingerprint: Callable[..., str], caplog: pytest.LogCaptureFixture
+) -> None:
+    base = PRETRAIN | {"json_keys": ("output",)} if name == "train_on_tools" else {}
+    value = True if name == "train_on_tools" else HANDLER_CHANGES[name][1]
+    flag = "--" + name.replace("_", "-")
+    try:
+        fingerprint(**base, **{name: value})
+    except MtsftError as error:
+        assert str(error).startswith(f"{flag}: belongs to")  # noqa: PT017
+    else:
+        assert f"{flag} has no effect" in caplog.text
 
 
 def test_thinking_is_a_variable_of_the_chat_template(

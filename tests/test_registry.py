@@ -47,6 +47,24 @@ def test_a_name_that_is_taken_is_refused_and_nothing_is_added(
         colours.get("fresh")
 
 
+def test_a_discarded_entry_is_gone_with_its_aliases_and_its_names_are_free(colours: Registry[int]) -> None:
+    assert colours.aliases("crimson") == ["red"]
+    assert colours.aliases("azure") == []
+    colours.discard("crimson")
+    assert colours.names() == ["azure"]
+    for name in ("crimson", "red"):
+        with pytest.raises(SettingsError, match="available: azure"):
+            colours.get(name)
+    colours.add("red", 4)
+    assert (colours.get("red"), colours.get("azure")) == (4, 2)
+
+
+def test_nothing_is_discarded_for_an_alias_or_an_unknown_name(colours: Registry[int]) -> None:
+    colours.discard("red")
+    colours.discard("zzzz")
+    assert (colours.names(), colours.get("red")) == (["crimson", "azure"], 1)
+
+
 def test_an_unknown_name_is_refused_with_the_nearest_and_all_names(colours: Registry[int]) -> None:
     with pytest.raises(SettingsError) as caught:
         colours.get("crimsen")
