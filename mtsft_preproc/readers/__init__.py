@@ -10,8 +10,16 @@ from mtsft_preproc.readers.discover import find_inputs
 from mtsft_preproc.readers.json_array import JsonArrayReader
 from mtsft_preproc.readers.jsonl import JsonLinesReader
 from mtsft_preproc.readers.parquet import ParquetReader
+from mtsft_preproc.readers.text import TextReader
 
-for _reader in (ParquetReader(), JsonArrayReader(), JsonLinesReader(), ArrowReader(), CsvReader()):
+for _reader in (
+    ParquetReader(),
+    JsonArrayReader(),
+    JsonLinesReader(),
+    ArrowReader(),
+    CsvReader(),
+    TextReader(),
+):
     readers.add(_reader.name, _reader)
 
 __all__ = ["InputFile", "Reader", "RecordBatch", "Shard", "find_inputs", "readers"]

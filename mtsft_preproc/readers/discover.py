@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -23,6 +24,10 @@ logger = logging.getLogger(__name__)
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 _MAGIC_COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _BOM = b"\xef\xbb\xbf"
+#: How JSON with records starts. Text may start with a bracket, too.
+_JSON = re.compile(rb'(\[\s*)?\{\s*["}]')
+#: Formats whose files may be compressed.
+_PACKABLE = ("jsonl", "text")
 
 
 def find_inputs(inputs: Iterable[str]) -> list[InputFile]:
@@ -79,10 +84,13 @@ def _once(files: Iterable[InputFile]) -> Iterator[InputFile]:
 
 
 def _folder(folder: Path) -> Iterator[InputFile]:
+    paths = list(_below(folder, set()))
+    found = [_identify(path) if _by_suffix(path)[0] else None for path in paths]
+    # Beside other data, a .txt file is a licence or a read-me.
+    only_text = all(file.kind == "text" for file in found if file)
     skipped = []
-    for path in _below(folder, set()):
-        file = _identify(path) if _by_suffix(path)[0] else None
-        if file is None:
+    for path, file in zip(paths, found, strict=True):
+        if file is None or (file.kind == "text" and not only_text):
             skipped.append(str(path.relative_to(folder)))
         else:
             yield file
@@ -136,11 +144,14 @@ def _identify(path: Path) -> InputFile | None:
         head = _head(path, compression) if compression else head
     if kind in (None, "json", "jsonl"):
         kind = _by_content(head, kind)
+    elif kind == "text" and _JSON.match(head.removeprefix(_BOM).lstrip()):
+        kind = _by_content(head, None)
     if kind is None:
         return None
-    if compression and kind != "jsonl":
+    if compression and kind not in _PACKABLE:
         raise InputError(
-            f"--input: {path}: a compressed file must hold JSON lines; this one holds {kind}: unpack it"
+            f"--input: {path}: a compressed file must be text or must hold JSON lines; "
+            f"this one holds {kind}: unpack it"
         )
     return InputFile(str(path), kind, status.st_size, compression, status.st_mtime_ns)
 
@@ -180,7 +191,7 @@ def _head(path: Path, compression: str | None) -> bytes:
 
 def _supported() -> str:
     endings = ", ".join(" ".join(reader.suffixes) for reader in readers)
-    return f"supported: {endings}; .jsonl also with .gz or .zst"
+    return f"supported: {endings}; .jsonl and .txt also with .gz or .zst"
 
 
 def _neighbours(path: Path) -> str:

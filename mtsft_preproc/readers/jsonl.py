@@ -12,7 +12,7 @@ from mtsft_preproc.errors import InputError
 from mtsft_preproc.readers.base import BATCH_BYTES, InputFile, Reader, RecordBatch, Shard
 from mtsft_preproc.readers.parse import holds_key, is_settings, parse_record
 
-__all__ = ["JsonLinesReader"]
+__all__ = ["JsonLinesReader", "shard_lines"]
 
 _BOM = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n\v\f"
@@ -47,7 +47,7 @@ class JsonLinesReader(Reader):
 
     def batches(self, shard: Shard, columns: Sequence[str] | None) -> Iterator[RecordBatch]:
         row, batch = 0, RecordBatch()
-        for offset, line in _lines(shard):
+        for offset, line in shard_lines(shard):
             batch.size += len(line)
             if not line.strip(_SPACE):
                 continue
@@ -69,14 +69,14 @@ class JsonLinesReader(Reader):
 
     def count(self, shard: Shard, limit: int) -> int:
         total = 0
-        for _, line in _lines(shard):
+        for _, line in shard_lines(shard):
             total += bool(line.strip(_SPACE))
             if total == limit:
                 break
         return total
 
 
-def _lines(shard: Shard) -> Iterator[tuple[int, bytes]]:
+def shard_lines(shard: Shard) -> Iterator[tuple[int, bytes]]:
     """Yield (byte offset, line) for the lines of a shard, without a BOM."""
     source = shard.source
     offset = shard.start

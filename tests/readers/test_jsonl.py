@@ -19,6 +19,7 @@ from reading import BOM, json_objects, outcomes, read_all, read_shard, shards_of
 from mtsft_preproc.dialogue import Record
 from mtsft_preproc.errors import InputError
 from mtsft_preproc.readers import jsonl, readers
+from mtsft_preproc.readers.parse import parse_record
 
 BAD = [
     (b'{"a": 1', "not-json"),
@@ -283,3 +284,17 @@ def test_batches_end_near_their_size(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert max(map(len, batches)) <= 4
     assert sum(map(len, batches)) == 40
     assert all(isinstance(record, Record) for batch in batches for record in batch.records)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [2**63 - 1, 2**64 - 1, 2**64, -(2**63), -(2**63) - 1, 10**40, 12345678901234567890.5, 1e300],
+    ids=str,
+)
+def test_numbers_keep_their_digits(number: float) -> None:
+    """Whatever else stands in the line: the fast parser makes floats of integers beyond 64 bits."""
+    raw = json.dumps({"a": number, "b": "text", "c": [number]}).encode()
+    parsed = parse_record(raw, 0, 0)
+    assert isinstance(parsed, Record)
+    assert parsed.value == json.loads(raw)
+    assert type(parsed.value["a"]) is type(json.loads(raw)["a"])
