@@ -9,17 +9,17 @@ import orjson
 
 from mtsft_preproc.dialogue import Dialogue, Message, Role, shorten
 from mtsft_preproc.errors import RecordError
-from mtsft_preproc.handlers.base import Handler, text_field
+from mtsft_preproc.handlers.base import DialogueHandler, summary_of, text_field
 
-__all__ = ["AlpacaHandler"]
+__all__ = ["ANSWER_NAMES", "QUESTION_NAMES", "AlpacaHandler", "asked"]
 
 #: Names under which the two sides of a round are known where a round is an object.
-_QUESTION = frozenset({"prompt", "question", "query", "instruction", "input", "user", "human", "q"})
-_ANSWER = frozenset({"response", "answer", "output", "reply", "assistant", "bot", "gpt", "model", "a"})
+QUESTION_NAMES = frozenset({"prompt", "question", "query", "instruction", "input", "user", "human", "q"})
+ANSWER_NAMES = frozenset({"response", "answer", "output", "reply", "assistant", "bot", "gpt", "model", "a"})
 _ROUNDS = "a list of [question, answer] pairs of text"
 
 
-class AlpacaHandler(Handler):
+class AlpacaHandler(DialogueHandler):
     """``instruction`` / ``input`` / ``output`` rows, as Stanford Alpaca has them, with ``history``.
 
     The user's words are ``prompt`` and ``query`` joined with a newline, empty ones left out. ``history``
@@ -41,26 +41,39 @@ class AlpacaHandler(Handler):
     }
 
     def dialogue(self, record: Mapping[str, Any]) -> Dialogue:
-        columns = self.columns
-        prompt = text_field(record, columns.get("prompt"))
-        query = text_field(record, columns.get("query"))
-        response = text_field(record, columns.get("response"))
-        if prompt is None and query is None:
-            both = [name for name in (columns.get("prompt"), columns.get("query")) if name]
-            raise RecordError("missing-field", " / ".join(both), "text in one of them", "null")
+        dialogue = asked(record, self.columns)
+        column = self.columns.get("response")
+        response = text_field(record, column)
         if response is None:
-            raise RecordError("missing-field", columns.get("response", "response"), "text", "null")
-        column = columns.get("history")
-        messages = _rounds(record.get(column), column) if column else []
-        asked = "\n".join(part for part in (prompt, query) if part)
-        messages.append(Message(Role.USER, asked))
-        messages.append(Message(Role.ASSISTANT, response))
-        dialogue = Dialogue(messages, text_field(record, columns.get("system")) or "")
-        if not asked:
-            dialogue.notes.append("empty-prompt")
-        if any(not message.content for message in messages[1::2]):
-            dialogue.notes.append("empty-reply")
+            raise RecordError("missing-field", column or "response", "text", "null")
+        dialogue.messages.append(Message(Role.ASSISTANT, response))
         return dialogue
+
+
+def asked(record: Mapping[str, Any], columns: Mapping[str, str]) -> Dialogue:
+    """Return the dialogue of a row up to the reply: history, the user's words, system text and summary.
+
+    Args:
+        record: The row.
+        columns: Columns of ``prompt``, ``query``, ``history``, ``system`` and ``summary``.
+
+    Raises:
+        RecordError: The row asks nothing, or holds something else than text.
+    """
+    prompt = text_field(record, columns.get("prompt"))
+    query = text_field(record, columns.get("query"))
+    if prompt is None and query is None:
+        both = [name for name in (columns.get("prompt"), columns.get("query")) if name]
+        raise RecordError("missing-field", " / ".join(both), "text in one of them", "null")
+    column = columns.get("history")
+    messages = _rounds(record.get(column), column) if column else []
+    question = "\n".join(part for part in (prompt, query) if part)
+    messages.append(Message(Role.USER, question))
+    system = text_field(record, columns.get("system")) or ""
+    dialogue = Dialogue(messages, system, summary=summary_of(record, columns))
+    if not question:
+        dialogue.notes.append("empty-prompt")
+    return dialogue
 
 
 def _rounds(value: Any, column: str) -> list[Message]:
@@ -95,16 +108,16 @@ def _from_text(text: str, column: str) -> Any:
         value = orjson.loads(text)
     except orjson.JSONDecodeError:
         raise RecordError("bad-history", column, _ROUNDS, shorten(text)) from None
-    if not isinstance(value, list):
+    if value is not None and not isinstance(value, list):
         raise RecordError("bad-history", column, _ROUNDS, shorten(text))
     return value
 
 
 def _from_object(pair: Mapping[str, Any], place: str) -> tuple[Any, Any]:
     """Return (question, answer) of a round that is an object; the names must tell which is which."""
-    questions = [name for name in pair if name.lower() in _QUESTION]
-    answers = [name for name in pair if name.lower() in _ANSWER]
+    questions = [name for name in pair if name.lower() in QUESTION_NAMES]
+    answers = [name for name in pair if name.lower() in ANSWER_NAMES]
     if len(pair) != 2 or len(questions) != 1 or len(answers) != 1:
-        names = f"one of {'/'.join(sorted(_QUESTION))} and one of {'/'.join(sorted(_ANSWER))}"
+        names = f"one of {'/'.join(sorted(QUESTION_NAMES))} and one of {'/'.join(sorted(ANSWER_NAMES))}"
         raise RecordError("bad-history", place, f"two keys: {names}", shorten(dict(pair)))
     return pair[questions[0]], pair[answers[0]]

@@ -2,31 +2,52 @@
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mtsft_preproc.config import PreprocessConfig
 from mtsft_preproc.dialogue import Dialogue, shorten
-from mtsft_preproc.errors import InputError, RecordError, SettingsError
-from mtsft_preproc.readers import InputFile, Shard, readers
+from mtsft_preproc.errors import RecordError, SettingsError
 from mtsft_preproc.registry import Registry, nearest
 
-__all__ = ["Handler", "check_columns", "handlers", "make_handler", "text_field"]
+__all__ = [
+    "DialogueHandler",
+    "Handler",
+    "HandlerChoice",
+    "HandlerOptions",
+    "PairHandler",
+    "TextHandler",
+    "handlers",
+    "needed_text",
+    "summary_of",
+    "text_field",
+]
 
-logger = logging.getLogger(__name__)
 
-#: Records from the start of a file without a schema that are looked at for its columns.
-_PEEK = 1000
+@dataclass(frozen=True)
+class HandlerOptions:
+    """Settings that some handlers look at.
+
+    Attributes:
+        render_state: Whether a dialogue state of the data is put in front of the reply.
+        json_keys: Of text documents: the fields that hold text.
+        additional_keys: Fields that become datasets of their own beside a prompt.
+    """
+
+    render_state: bool = False
+    json_keys: tuple[str, ...] = ("text",)
+    additional_keys: tuple[str, ...] = ()
 
 
 class Handler(ABC):
-    """Turns the records of one data format into dialogues.
+    """Reads the records of one data format. See the kinds of handlers below.
 
     Args:
         map_keys: Columns of the data by key of the handler; what is not given keeps its default, and
-            ``""`` leaves a key without a column.
+            ``""`` leaves a key without a column. ``"tags"`` may hold an object of its own, by
+            :attr:`tags`.
+        options: Further settings.
 
     Raises:
         SettingsError: A key that the handler doesn't have.
@@ -38,12 +59,32 @@ class Handler(ABC):
     required: ClassVar[Sequence[Sequence[str]]]
     #: Names that data often have for a key without a default; one that is not read is worth a warning.
     usual: ClassVar[Mapping[str, Sequence[str]]] = {}
+    #: Names inside messages (of fields and roles) by tag, which ``"tags"`` in the map-keys replaces one by
+    #: one; empty where a format has none.
+    tags: ClassVar[Mapping[str, str]] = {}
+    #: What becomes of the records: a name of :mod:`mtsft_preproc.encoding`.
+    objective: ClassVar[str]
+    #: Settings that the data format brings along where the user gives none: ``train_on``, ``overlong``,
+    #: ``seq_length``, ``chat_template``.
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    #: Name of the text form that the data format defines itself, so that the user need name no chat format;
+    #: None: it defines none.
+    text_form: ClassVar[str | None] = None
+    #: Whether the records fit no chat format but that.
+    text_form_only: ClassVar[bool] = False
 
-    def __init__(self, map_keys: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, map_keys: Mapping[str, Any] | None = None, options: HandlerOptions | None = None
+    ) -> None:
         given = dict(map_keys or {})
+        self.options = options or HandlerOptions()
+        #: :attr:`tags`, with what the map-keys replace.
+        self.tag: dict[str, str] = self._tags(given.pop("tags", None))
+        keys = self.all_keys()
         for key in given:
-            if key not in self.keys:
-                raise SettingsError(f"--map-keys: unknown key {key!r}; {nearest(key, list(self.keys))}")
+            if key not in keys:
+                known = [*keys, *(["tags"] if self.tags else [])]
+                raise SettingsError(f"--map-keys: unknown key {key!r}; {nearest(key, known)}")
         for key, column in given.items():
             if not isinstance(column, str):
                 raise SettingsError(
@@ -51,10 +92,27 @@ class Handler(ABC):
                 )
         self.given = given
         #: Column of each key that has one.
-        self.columns: dict[str, str] = {
-            key: column for key, column in {**self.keys, **given}.items() if column
-        }
+        self.columns: dict[str, str] = {key: column for key, column in {**keys, **given}.items() if column}
         self._refuse_twins()
+
+    @classmethod
+    def all_keys(cls) -> dict[str, str | None]:
+        """Return :attr:`keys` and those that every handler of this kind has."""
+        return dict(cls.keys)
+
+    def _tags(self, given: Any) -> dict[str, str]:
+        if given is None:
+            return dict(self.tags)
+        if not self.tags:
+            raise SettingsError('--map-keys: "tags": this handler has none')
+        if not isinstance(given, dict):
+            raise SettingsError(f'--map-keys: "tags": expected an object, got {shorten(given)}')
+        for tag, name in given.items():
+            if tag not in self.tags:
+                raise SettingsError(f"--map-keys: unknown tag {tag!r}; {nearest(tag, list(self.tags))}")
+            if not isinstance(name, str):
+                raise SettingsError(f"--map-keys: {tag!r}: expected text, got {shorten(name)}")
+        return {**self.tags, **given}
 
     def _refuse_twins(self) -> None:
         """Refuse one column for two keys: its text would stand in the dialogue twice."""
@@ -68,6 +126,16 @@ class Handler(ABC):
                 )
             taken[column] = key
 
+
+class DialogueHandler(Handler):
+    """Makes a dialogue of each record."""
+
+    objective = "sft"
+
+    @classmethod
+    def all_keys(cls) -> dict[str, str | None]:
+        return {**cls.keys, "summary": None}
+
     @abstractmethod
     def dialogue(self, record: Mapping[str, Any]) -> Dialogue:
         """Return the dialogue of one record.
@@ -77,13 +145,51 @@ class Handler(ABC):
         """
 
 
-def make_handler(config: PreprocessConfig) -> Handler:
-    """Return the handler that the settings name.
+class PairHandler(Handler):
+    """Makes two dialogues of each record that differ in their last message."""
 
-    Raises:
-        SettingsError: There is none of that name, or ``--map-keys`` doesn't fit it.
+    objective = "pairwise"
+
+    @abstractmethod
+    def pair(self, record: Mapping[str, Any]) -> tuple[Dialogue, Dialogue]:
+        """Return the dialogue with the reply that was chosen, and with the one that was rejected.
+
+        Raises:
+            RecordError: The record can't be a pair.
+        """
+
+
+class TextHandler(Handler):
+    """Makes text documents of each record."""
+
+    objective = "text"
+
+    @abstractmethod
+    def texts(self, record: Mapping[str, Any]) -> list[str]:
+        """Return one text per key of :meth:`datasets`; ``""`` where the record has none.
+
+        Raises:
+            RecordError: The record can't be text.
+        """
+
+    @abstractmethod
+    def datasets(self) -> list[str]:
+        """Return the keys of the texts: the datasets that they become are named by them."""
+
+
+@dataclass(frozen=True)
+class HandlerChoice:
+    """The handler of a file: what a task is told of it.
+
+    Attributes:
+        name: Full name.
+        map_keys: JSON object.
+        file_sha256: Of the user's file that it comes from, or None for a handler of the package.
     """
-    return handlers.get(config.handler_name)(config.mapped())
+
+    name: str
+    map_keys: str = "{}"
+    file_sha256: str | None = None
 
 
 #: All handlers, by the names that ``--handler-name`` takes.
@@ -102,77 +208,32 @@ def text_field(record: Mapping[str, Any], column: str | None) -> str | None:
     return value
 
 
-def check_columns(handler: Handler, files: Iterable[InputFile]) -> None:
-    """Refuse, before any work, a mapping that the data can't serve.
+def summary_of(record: Mapping[str, Any], columns: Mapping[str, str]) -> str:
+    """Return what a record says of earlier rounds in short; ``""`` where it says nothing.
 
-    Every file must have the columns that the handler needs; a column that ``--map-keys`` names must
-    stand in one file at least.
+    Args:
+        record: The record.
+        columns: As :attr:`Handler.columns`.
 
     Raises:
-        InputError: A file lacks a needed column.
-        SettingsError: No file has a column that ``--map-keys`` names.
+        RecordError: ``wrong-type``.
     """
-    missing = {key: column for key, column in handler.given.items() if column}
-    seen: dict[str, None] = {}
-    for file in files:
-        present = _columns_of(file)
-        if present is None:
-            continue  # A file without records lacks nothing.
-        if len(set(present)) != len(present):
-            twice = sorted({name for name in present if present.count(name) > 1})
-            raise InputError(f"{file.path}: two columns have the name {' and '.join(map(repr, twice))}")
-        seen.update(dict.fromkeys(present))
-        missing = {
-            key: column
-            for key, column in missing.items()
-            if column not in present and not readers.get(file.kind).may_hold(file, column)
-        }
-        for group in handler.required:
-            wanted = [handler.columns[key] for key in group if key in handler.columns]
-            if not any(column in present or _comes_later(file, column) for column in wanted):
-                raise InputError(
-                    f"{file.path}: no column {' or '.join(map(repr, wanted)) or repr(group[0])} "
-                    f"(--map-keys {'/'.join(group)}); {_hint(wanted, present)}"
-                )
-    for key, column in missing.items():
-        if seen:
-            raise SettingsError(
-                f"--map-keys: {key!r}: the data has no column {column!r}; {_hint([column], list(seen))}"
-            )
-    for key, names in handler.usual.items():
-        unread = [name for name in names if name in seen and name not in handler.columns.values()]
-        if unread and key not in handler.columns:
-            logger.warning(
-                "the data has a column %r, which is not read; to read it: --map-keys '{\"%s\":\"%s\"}'",
-                unread[0], key, unread[0],
-            )  # fmt: skip
+    return text_field(record, columns.get("summary")) or ""
 
 
-def _comes_later(file: InputFile, column: str) -> bool:
-    """Return whether a needed column may stand in records behind the first ones."""
-    return file.compression is None and readers.get(file.kind).may_hold(file, column)
+def needed_text(record: Mapping[str, Any], columns: Mapping[str, str], key: str) -> str:
+    """Return the text of a field that the handler can't do without.
 
+    Args:
+        record: The record.
+        columns: As :attr:`Handler.columns`.
+        key: Key of the field.
 
-def _columns_of(file: InputFile) -> list[str] | None:
-    reader = readers.get(file.kind)
-    columns = reader.columns(file)
-    if columns is not None:
-        return columns
-    found: dict[str, None] = {}
-    shard = Shard(0, 0, file, *_first_cut(file), max_records=_PEEK)
-    records = 0
-    for batch in reader.read(shard):
-        records += len(batch.records)
-        for record in batch.records:
-            found.update(dict.fromkeys(record.value))
-    return list(found) if records else None
-
-
-def _first_cut(file: InputFile) -> tuple[int, int]:
-    return next(iter(readers.get(file.kind).cut(file, 1 << 20)), (0, 0))
-
-
-def _hint(wanted: Sequence[str], present: Sequence[str]) -> str:
-    if not wanted:
-        return f"available: {', '.join(present)}"
-    return nearest(wanted[0], list(present))
+    Raises:
+        RecordError: ``missing-field`` or ``wrong-type``.
+    """
+    column = columns.get(key)
+    text = text_field(record, column)
+    if text is None:
+        raise RecordError("missing-field", column or key, "text", "null")
+    return text

@@ -96,7 +96,7 @@ def test_the_odd_rows_of_the_golden_files(edge: Path, name: str, expected: list[
     ("name", "systems", "notes"),
     [
         ("system_null.json", ["SYS", "", ""], [[], [], []]),
-        ("empty_output.json", ["", "", ""], [[], ["empty-reply"], []]),
+        ("empty_output.json", ["", "", ""], [[], [], []]),
         ("empty_instruction.json", [""] * 4, [[], ["empty-prompt"], [], []]),
         ("null_instruction.json", [""] * 5, [[], ["empty-prompt"], [], [], []]),
     ],
@@ -108,11 +108,6 @@ def test_the_system_texts_and_notes_of_the_golden_files(
     dialogues = [HANDLER.dialogue(record) for record in records]
     assert [dialogue.system for dialogue in dialogues] == systems
     assert [dialogue.notes for dialogue in dialogues] == notes
-
-
-def test_a_history_with_an_empty_reply_is_kept_with_a_note() -> None:
-    assert "empty-reply" in HANDLER.dialogue(row(history=[["q1", ""]])).notes
-    assert HANDLER.dialogue(row(history=[["q1", "a1"]])).notes == []
 
 
 @pytest.mark.parametrize(
@@ -260,7 +255,6 @@ def test_all_forms_of_a_history_give_the_same_messages(
         record = {"instruction": prompt, "input": "", "output": reply, "history": history}
         dialogue = HANDLER.dialogue(record)
         assert said(dialogue) == expected
-        assert ("empty-reply" in dialogue.notes) == ("" in [reply, *(answer for _, answer in pairs)])
         assert ("empty-prompt" in dialogue.notes) == (prompt == "")
 
 

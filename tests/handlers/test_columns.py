@@ -79,7 +79,7 @@ def test_an_unknown_key_is_refused_with_the_nearest() -> None:
         AlpacaHandler({"promt": "instruction"})
     assert str(caught.value) == (
         "--map-keys: unknown key 'promt'; did you mean 'prompt'? "
-        "available: history, prompt, query, response, system"
+        "available: history, prompt, query, response, summary, system"
     )
 
 

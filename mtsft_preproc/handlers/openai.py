@@ -1,0 +1,180 @@
+"""Chat messages with roles, calls and results, as OpenAI's interface has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from mtsft_preproc.dialogue import Dialogue, Message, Role, ToolCall, shorten
+from mtsft_preproc.errors import RecordError
+from mtsft_preproc.handlers.base import DialogueHandler, summary_of
+from mtsft_preproc.handlers.message_text import (
+    Said,
+    message_list,
+    read_content,
+    role_of,
+    system_of,
+    train_flag,
+)
+from mtsft_preproc.handlers.tool_json import read_calls, read_tools
+
+__all__ = ["OpenAIHandler"]
+
+#: Fields under which the assistant's thoughts are known.
+_REASONING = ("reasoning_content", "reasoning", "thinking")
+
+
+class OpenAIHandler(DialogueHandler):
+    """Records with ``messages`` of ``{"role", "content"}``, and with tools and calls of them.
+
+    The content is text or a list of typed parts. System and developer messages in front are the system
+    text. Roles follow each other as they like, but a tool's result has to answer a call.
+    """
+
+    keys: ClassVar[Mapping[str, str | None]] = {"messages": "messages", "tools": "tools", "system": None}
+    required = (("messages",),)
+    usual: ClassVar[Mapping[str, Sequence[str]]] = {"system": ("system",)}
+    #: What the names of roles stand for.
+    roles: ClassVar[Mapping[str, Role]] = {
+        "system": Role.SYSTEM,
+        "developer": Role.SYSTEM,
+        "user": Role.USER,
+        "assistant": Role.ASSISTANT,
+        "tool": Role.OBSERVATION,
+        "function": Role.OBSERVATION,
+        "observation": Role.OBSERVATION,
+    }
+    #: Key of the messages, and the fields of a message that hold calls.
+    messages_key: ClassVar[str] = "messages"
+    call_fields: ClassVar[Sequence[str]] = ("tool_calls", "function_call")
+
+    def dialogue(self, record: Mapping[str, Any]) -> Dialogue:
+        columns = self.columns
+        column = columns.get(self.messages_key, "")
+        given, from_text = message_list(record, column)
+        notes: list[str] = []
+        messages = [
+            self._message(item, f"{column}[{number}]", notes, from_text)
+            for number, item in enumerate(given)
+        ]
+        _link_results(messages, column)
+        if not any(message.role is Role.ASSISTANT for message in messages):
+            raise RecordError("no-assistant", column, "a message of the assistant", "none")
+        leading = _cut_leading(messages, notes)
+        system = system_of(record, columns.get("system"), leading, notes)
+        tools = columns.get("tools")
+        found = read_tools(record.get(tools), tools, notes) if tools else []
+        return Dialogue(messages, system, found, notes, summary_of(record, columns))
+
+    def said(
+        self, message: Mapping[str, Any], role: Role, place: str, notes: list[str], from_text: bool
+    ) -> Said:
+        """Return what the content of a message holds."""
+        return read_content(message.get("content"), f"{place}.content", role, notes, from_text)
+
+    def _message(self, item: Any, place: str, notes: list[str], from_text: bool) -> Message:
+        role = role_of(item, "role", place, self.roles)
+        said = self.said(item, role, place, notes, from_text)
+        message = Message(role, said.text)
+        if len(item) > 2 or said.text is None or said.calls or said.reasoning is not None:
+            message.tool_calls = self._calls(item, said, role, place, notes, from_text)
+            message.reasoning = _reasoning(item, said, role, place)
+            message.name = _label(item, "name", place)
+            if role is Role.OBSERVATION:
+                message.call_id = _label(item, "tool_call_id", place)
+            message.train = train_flag(item, place)
+        if message.content is None and not message.tool_calls:
+            expected = "text or calls" if role is Role.ASSISTANT else "text"
+            raise RecordError("missing-field", f"{place}.content", expected, "null")
+        return message
+
+    def _calls(
+        self, item: Mapping[str, Any], said: Said, role: Role, place: str, notes: list[str], from_text: bool
+    ) -> tuple[ToolCall, ...]:
+        """Return the calls of a message, which stand in one of several places."""
+        calls = said.calls
+        for field in self.call_fields:
+            value = item.get(field)
+            if value is None or value == [] or value == "":
+                continue
+            where = f"{place}.{field}"
+            if role is not Role.ASSISTANT:
+                raise RecordError("wrong-type", where, "null: the assistant alone calls", shorten(value))
+            if calls:
+                raise RecordError("bad-tool-json", where, "calls in one place", "calls in two places")
+            calls = read_calls(value, where, notes, from_text)
+        return calls
+
+
+def _reasoning(item: Mapping[str, Any], said: Said, role: Role, place: str) -> str | None:
+    """Return the thoughts of a message; several fields of them must say the same."""
+    found = said.reasoning
+    for field in _REASONING:
+        value = item.get(field)
+        if value is None:
+            continue
+        where = f"{place}.{field}"
+        if not isinstance(value, str):
+            raise RecordError("wrong-type", where, "text", shorten(value))
+        if role is not Role.ASSISTANT:
+            if value:
+                raise RecordError("wrong-type", where, "null: the assistant alone thinks", shorten(value))
+            continue
+        if found is not None and found != value:
+            raise RecordError("wrong-type", where, "the same thoughts in all fields", shorten(value))
+        found = value
+    return found
+
+
+def _label(item: Mapping[str, Any], field: str, place: str) -> str | None:
+    """Return a name or an id; an empty one is none."""
+    value = item.get(field)
+    if value is not None and not isinstance(value, str):
+        raise RecordError("wrong-type", f"{place}.{field}", "text", shorten(value))
+    return value or None
+
+
+def _link_results(messages: Sequence[Message], column: str) -> None:
+    """Check that each result answers a call, and give it the name of the tool where the data don't."""
+    names: dict[str, str] = {}
+    calling = False
+    for number, message in enumerate(messages):
+        if message.role is Role.ASSISTANT:
+            calling = bool(message.tool_calls)
+            if calling:
+                names.update(_names_by_id(message.tool_calls, f"{column}[{number}]"))
+        elif message.role is not Role.OBSERVATION:
+            calling = False
+        else:
+            if not calling:
+                expected = "a result behind the message that calls"
+                raise RecordError("orphan-tool-result", f"{column}[{number}]", expected, "no call")
+            identity = message.call_id
+            if identity is not None and identity not in names:
+                place = f"{column}[{number}].tool_call_id"
+                raise RecordError("orphan-tool-result", place, "the id of a call", shorten(identity))
+            if message.name is None and identity is not None:
+                message.name = names[identity]
+
+
+def _names_by_id(calls: Sequence[ToolCall], place: str) -> dict[str, str]:
+    names: dict[str, str] = {}
+    for call in calls:
+        if call.id is not None and names.setdefault(call.id, call.name) != call.name:
+            # A result of that id could be either's.
+            raise RecordError("bad-tool-json", place, "an id of its own for each call", shorten(call.id))
+    return names
+
+
+def _cut_leading(messages: list[Message], notes: list[str]) -> str | None:
+    """Remove the system messages in front, and return what they say; None where there are none."""
+    count = 0
+    while count < len(messages) and messages[count].role is Role.SYSTEM:
+        count += 1
+    if not count:
+        return None
+    if any(message.train for message in messages[:count]):
+        notes.append("system-not-trained")
+    text = "\n\n".join(message.text for message in messages[:count] if message.content)
+    del messages[:count]
+    return text
