@@ -3,6 +3,7 @@
 from mtsft_preproc.tokenization.child import TokenizerLoading
 from mtsft_preproc.tokenization.encoders import Encoder, FlatIds, SpannedIds, open_encoder
 from mtsft_preproc.tokenization.load import check_folder, load_tokenizer
+from mtsft_preproc.tokenization.remembering import RememberingEncoder
 from mtsft_preproc.tokenization.spec import AddedToken, Adjustment, ResolvedTokenizer, TokenizerSpec
 from mtsft_preproc.tokenization.special_text import SpecialText
 
@@ -11,6 +12,7 @@ __all__ = [
     "Adjustment",
     "Encoder",
     "FlatIds",
+    "RememberingEncoder",
     "ResolvedTokenizer",
     "SpannedIds",
     "SpecialText",

@@ -100,6 +100,7 @@ def _load_transformers(
         for index, token in sorted(tokenizer.added_tokens_decoder.items())
     )
     payload = tokenizer.backend_tokenizer.to_str().encode("utf-8") if fast else None
+    auto_prefix, auto_suffix = _added_around(tokenizer, path)
     spec = TokenizerSpec(
         backend="tokenizers" if fast else "transformers",
         source=path,
@@ -120,6 +121,8 @@ def _load_transformers(
         chat_templates=named_templates(tokenizer.chat_template),
         special_tokens_map=tuple(tokenizer.special_tokens_map.items()),
         stop_ids=stop_ids(Path(path), tokenizer.eos_token_id),
+        auto_prefix=auto_prefix,
+        auto_suffix=auto_suffix,
     )
     return ResolvedTokenizer(spec, payload, "tokenizer.json")
 
@@ -165,6 +168,31 @@ def _adjust(tokenizer: Any, adjustment: Adjustment) -> list[str]:
         # As tokens, not as the list of "additional" ones, which transformers 5 renamed and replaces.
         tokenizer.add_tokens(list(adjustment.special), special_tokens=True)
     return sorted(set(tokenizer.get_vocab()) - before)
+
+
+def _added_around(tokenizer: Any, path: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the ids that a transformers tokenizer adds in front of a text and behind it.
+
+    Raises:
+        TokenizerError: They are not the same for every text.
+    """
+    found = set()
+    for text in ("a", "b c"):
+        inner = tokenizer(text, add_special_tokens=False)["input_ids"]
+        whole = tokenizer(text)["input_ids"]
+        places = [at for at in range(len(whole) + 1) if whole[at : at + len(inner)] == inner]
+        if not inner or len(places) != 1:
+            raise TokenizerError(
+                f"--tokenizer-name-or-path: {path}: can't tell what the tokenizer adds around a text: "
+                f"{text!r} is {inner} without special tokens and {whole} with them"
+            )
+        found.add((tuple(whole[: places[0]]), tuple(whole[places[0] + len(inner) :])))
+    if len(found) > 1:
+        raise TokenizerError(
+            f"--tokenizer-name-or-path: {path}: the tokenizer adds other tokens around one text than "
+            f"around another: {sorted(found)}"
+        )
+    return found.pop()
 
 
 def _normalizes(payload: bytes, added: tuple[AddedToken, ...]) -> bool:

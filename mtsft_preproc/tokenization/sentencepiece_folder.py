@@ -91,8 +91,15 @@ def load_sentencepiece(folder: Path, source: str, adjustment: Adjustment) -> Res
         chat_templates=chat_templates(folder, settings.get("chat_template")),
         special_tokens_map=_special_tokens_map(settings, names),
         stop_ids=stop_ids(folder, eos),
+        auto_prefix=_added(ids["bos"], settings.get("add_bos_token", True)),
+        auto_suffix=_added(eos, settings.get("add_eos_token", False)),
     )
     return ResolvedTokenizer(spec, None, _MODEL)
+
+
+def _added(index: int | None, adds: Any) -> tuple[int, ...]:
+    """Return what goes around a text, by a setting whose default is that of Llama's tokenizer."""
+    return (index,) if adds and index is not None else ()
 
 
 def _settings(folder: Path) -> dict[str, Any]:

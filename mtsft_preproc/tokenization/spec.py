@@ -74,6 +74,8 @@ class TokenizerSpec:
         special_tokens_map: What transformers gives to a chat template by name: ``bos_token``,
             ``eos_token``, ...; after the adjustment. All are strings since transformers 5.
         stop_ids: Ids that end generation: ``eos_id``, then those in ``generation_config.json``.
+        auto_prefix: Ids that the tokenizer by itself puts in front of each text that it encodes.
+        auto_suffix: Those that it puts behind.
     """
 
     backend: str
@@ -94,6 +96,8 @@ class TokenizerSpec:
     chat_templates: tuple[tuple[str, str], ...] = ()
     special_tokens_map: tuple[tuple[str, str], ...] = ()
     stop_ids: tuple[int, ...] = ()
+    auto_prefix: tuple[int, ...] = ()
+    auto_suffix: tuple[int, ...] = ()
 
     @property
     def special_ids(self) -> frozenset[int]:
@@ -128,6 +132,8 @@ class TokenizerSpec:
             "eos_id": self.eos_id,
             "pad_id": self.pad_id,
             "stop_ids": list(self.stop_ids),
+            "auto_prefix": list(self.auto_prefix),
+            "auto_suffix": list(self.auto_suffix),
             "new_tokens": list(self.new_tokens),
             "use_fast": self.use_fast,
             "adjustment": {"eos": self.adjustment.eos, "special": list(self.adjustment.special)},

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+from mtsft_preproc.config import PreprocessConfig
 from mtsft_preproc.dialogue import Record
 from mtsft_preproc.encoding import SampleEncoder
 from mtsft_preproc.errors import RecordError, TokenizerError
 from mtsft_preproc.handlers.alpaca import AlpacaHandler
-from mtsft_preproc.masking import policies
 from mtsft_preproc.templates import PromptTemplate, prompt_types
 from mtsft_preproc.tokenization import (
     Adjustment,
@@ -154,11 +154,11 @@ def test_text_that_a_normalizer_turns_into_a_control_token_stays_text(
     eos = resolved.spec.id_of("<eos>")
     assert encoder.encode(["＜eos＞"]).ids.tolist() == [eos]  # what has to be kept from happening
     batch = SampleEncoder(
-        AlpacaHandler({}), PromptTemplate(chatml, encoder), policies.get("assistant")
+        AlpacaHandler({}), PromptTemplate(chatml, encoder), PreprocessConfig(("in",), "out", "", "alpaca")
     ).encode([Record(0, {"instruction": "＜eos＞", "output": "a"})])
     assert batch.rejections == []
-    assert eos not in batch.input_ids.tolist()
-    assert batch.input_ids.tolist().count(resolved.spec.id_of("<|im_end|>")) == 2
+    assert eos not in batch.tokens["packed_input_ids"].tolist()
+    assert batch.tokens["packed_input_ids"].tolist().count(resolved.spec.id_of("<|im_end|>")) == 2
 
 
 def test_what_can_not_be_kept_from_becoming_a_token_is_rejected(
