@@ -1,7 +1,14 @@
 """Dialogue -> segments: chat formats as data, and what renders them."""
 
 from mtsft_preproc.templates.chat import ChatRenderer, ChatTemplate, prompts_of
-from mtsft_preproc.templates.formats import BUILTIN, ChatFormat, Format, PromptFormat, make_format
+from mtsft_preproc.templates.formats import (
+    BUILTIN,
+    ChatFormat,
+    Format,
+    PromptFormat,
+    TextFormat,
+    make_format,
+)
 from mtsft_preproc.templates.probe import (
     Probe,
     ProbeReport,
@@ -16,10 +23,12 @@ from mtsft_preproc.templates.prompt_type import PromptType, Token
 from mtsft_preproc.templates.prompt_type_file import read_prompt_types
 from mtsft_preproc.templates.prompt_types import prompt_types
 from mtsft_preproc.templates.segments import Kind
-from mtsft_preproc.templates.token_batch import Template, TokenBatch
+from mtsft_preproc.templates.text_forms import TextTemplate, encode_documents, text_forms
+from mtsft_preproc.templates.token_batch import WHOLE, Template, TokenBatch
 
 __all__ = [
     "BUILTIN",
+    "WHOLE",
     "ChatFormat",
     "ChatRenderer",
     "ChatTemplate",
@@ -31,9 +40,12 @@ __all__ = [
     "PromptTemplate",
     "PromptType",
     "Template",
+    "TextFormat",
+    "TextTemplate",
     "Token",
     "TokenBatch",
     "TurnEnd",
+    "encode_documents",
     "make_format",
     "probe_dialogue",
     "prompt_types",
@@ -41,5 +53,6 @@ __all__ = [
     "read_prompt_types",
     "reporting",
     "stop_remedy",
+    "text_forms",
     "turn_ends",
 ]

@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from mtsft_preproc.errors import RecordError
-from mtsft_preproc.templates.segments import SegmentBatch
+from mtsft_preproc.templates.segments import Kind, SegmentBatch
 from mtsft_preproc.templates.token_batch import WHOLE, Bools, Ints, TokenBatch
-from mtsft_preproc.tokenization import Encoder, FlatIds
+from mtsft_preproc.tokenization import Encoder, FlatIds, SpannedIds
 
 __all__ = ["assemble"]
 
+_Kinds = npt.NDArray[np.uint8]
+
+
+@dataclass(slots=True)
+class _Encoded:
+    """The ids of all texts of a batch; texts that are equal share theirs.
+
+    Attributes:
+        flat: Ids of the different texts.
+        numbers: int64: per text of the batch, which of those it is.
+        spans: Of the different texts with stretches, by number: the characters that each token covers.
+        failed: Why one of the different texts could not be encoded.
+    """
+
+    flat: FlatIds
+    numbers: Ints
+    spans: dict[int, SpannedIds]
+    failed: dict[int, RecordError]
+
 
 def assemble(
-    segments: SegmentBatch, encoder: Encoder, constants: FlatIds, teaches_late: bool
+    segments: SegmentBatch, encoder: Encoder, constants: FlatIds, targets: Sequence[bool] | None
 ) -> TokenBatch:
     """Encode the segments of whole dialogues and put them together.
 
@@ -24,10 +44,11 @@ def assemble(
         segments: Of dialogues that could be rendered; ``dialogues`` says which.
         encoder: Of the texts.
         constants: Ids of the constants, by number.
-        teaches_late: Whether the first position of a source behind a trained target has a label.
+        targets: Per message, whether the model writes it, where the first position of a source behind a
+            trained target has a label; else None.
     """
-    flat, failed = _encode_texts(segments, encoder)
-    starts, lengths, pool = _locate(segments, flat, constants)
+    encoded = _encode_texts(segments, encoder)
+    starts, lengths, pool = _locate(segments, encoded, constants)
     ends = np.concatenate([[0], np.cumsum(lengths)])
     # Position p of the output takes pool[p + (start of its segment there - start of it here)].
     ids = pool[np.repeat(starts - ends[:-1], lengths) + np.arange(ends[-1])]
@@ -37,65 +58,100 @@ def assemble(
     message_ends = ends[borders[1:]]
     dialogue_ends = np.asarray(segments.dialogue_ends, np.int64)
     trained = np.asarray(segments.trained, bool)
+    kinds = np.repeat(np.asarray(segments.kinds, np.uint8), lengths)
+    messages = np.repeat(np.arange(len(per_message)), per_message)
+    if segments.stretches:
+        _paint(segments, encoded, ends[:-1], kinds, messages)
     late = np.zeros(0, np.int64)
-    if teaches_late and len(message_ends):
-        late = _late_stops(message_ends - per_message, message_ends, dialogue_ends, trained)
+    if targets:
+        starting = message_ends - per_message
+        late = _late_stops(starting, message_ends, dialogue_ends, trained, np.asarray(targets, bool))
     return TokenBatch(
         ids=ids,
-        kinds=np.repeat(np.asarray(segments.kinds, np.uint8), lengths),
-        messages=np.repeat(np.arange(len(per_message)), per_message),
+        kinds=kinds,
+        messages=messages,
         trained=trained,
         sample_ends=message_ends[dialogue_ends - 1] if len(dialogue_ends) else message_ends[:0],
         dialogues=np.asarray(segments.dialogues, np.int64),
         turns=np.full(len(dialogue_ends), WHOLE, np.int32),
         late_stops=late,
-        failed=_by_dialogue(segments, failed),
+        failed=_by_dialogue(segments, encoded) if encoded.failed else {},
         notes=[],
     )
 
 
-def _encode_texts(segments: SegmentBatch, encoder: Encoder) -> tuple[FlatIds, dict[int, RecordError]]:
-    """Encode all texts; return the ids, and the errors of guarded texts by number of the text."""
-    if not segments.guarded:
-        return encoder.encode(segments.texts), {}
-    texts = list(segments.texts)
-    found: dict[int, list[int]] = {}
+def _encode_texts(segments: SegmentBatch, encoder: Encoder) -> _Encoded:
+    """Encode all texts, those that are equal once."""
+    plain: dict[str, int] = {}
+    if not segments.guarded and not segments.stretches:
+        numbers = [plain.setdefault(text, len(plain)) for text in segments.texts]
+        return _Encoded(encoder.encode(list(plain)), np.asarray(numbers, np.int64), {}, {})
+    # Texts whose control tokens are marks, and texts of which parts are sought, are encoded in other ways.
+    guarded, parted = set(segments.guarded), {stretch.text for stretch in segments.stretches}
+    others: dict[tuple[str, bool, bool], int] = {}
+    numbers = []
+    for number, text in enumerate(segments.texts):
+        if number in guarded or number in parted:
+            key = (text, number in guarded, number in parted)
+            numbers.append(~others.setdefault(key, len(others)))
+        else:
+            numbers.append(plain.setdefault(text, len(plain)))
+    first, second = encoder.encode(list(plain)), _encode_others(list(others), encoder)
+    flat = FlatIds(
+        np.concatenate([first.ids, second.flat.ids]),
+        np.concatenate([first.offsets, second.flat.offsets[1:] + len(first.ids)]),
+    )
+    found = np.asarray(numbers, np.int64)
+    found[found < 0] = len(plain) + ~found[found < 0]
+    spans = {len(plain) + number: one for number, one in second.spans.items()}
+    failed = {len(plain) + number: error for number, error in second.failed.items()}
+    return _Encoded(flat, found, spans, failed)
+
+
+def _encode_others(texts: list[tuple[str, bool, bool]], encoder: Encoder) -> _Encoded:
+    """Encode (text, whether it holds marks, whether it has stretches), one by one."""
+    lists: list[Sequence[int]] = []
+    spans: dict[int, SpannedIds] = {}
     failed: dict[int, RecordError] = {}
-    for number in segments.guarded:
+    for number, (text, guarded, parted) in enumerate(texts):
         try:
-            found[number] = encoder.encode_marked(texts[number])
+            if parted:
+                one = encoder.encode_marked_spans(text) if guarded else encoder.encode_spans([text])
+                spans[number] = one
+                lists.append(one.ids.tolist())
+            else:
+                lists.append(encoder.encode_marked(text))
         except RecordError as error:
-            found[number], failed[number] = [], error
-        texts[number] = ""
-    flat = encoder.encode(texts)
-    lists: Sequence[list[int]] = [
-        found[number] if number in found else flat.ids[start:end].tolist()
-        for number, (start, end) in enumerate(
-            zip(flat.offsets[:-1].tolist(), flat.offsets[1:].tolist(), strict=True)
-        )
-    ]
-    return FlatIds.of(lists), failed
+            lists.append([])
+            failed[number] = error
+    return _Encoded(FlatIds.of(lists), np.arange(len(lists)), spans, failed)
 
 
-def _by_dialogue(segments: SegmentBatch, failed: dict[int, RecordError]) -> dict[int, RecordError]:
-    """Turn errors by text into errors by dialogue."""
+def _by_dialogue(segments: SegmentBatch, encoded: _Encoded) -> dict[int, RecordError]:
+    """Return the errors of texts by dialogue."""
     found: dict[int, RecordError] = {}
-    for number, error in failed.items():
-        segment = segments.refs.index(number)
-        message = int(np.searchsorted(segments.message_ends, segment, side="right"))
+    owners = _segments_of_texts(segments)
+    for number in np.flatnonzero(np.isin(encoded.numbers, list(encoded.failed))).tolist():
+        message = int(np.searchsorted(segments.message_ends, owners[number], side="right"))
         place = int(np.searchsorted(segments.dialogue_ends, message, side="right"))
-        found.setdefault(segments.dialogues[place], error)
+        found.setdefault(segments.dialogues[place], encoded.failed[int(encoded.numbers[number])])
     return found
 
 
+def _segments_of_texts(segments: SegmentBatch) -> Ints:
+    """Return the number of the segment of each text: texts are numbered in the order of their segments."""
+    return np.flatnonzero(np.asarray(segments.refs, np.int64) >= 0)
+
+
 def _locate(
-    segments: SegmentBatch, flat: FlatIds, constants: FlatIds
+    segments: SegmentBatch, encoded: _Encoded, constants: FlatIds
 ) -> tuple[Ints, Ints, npt.NDArray[np.int32]]:
     """Return where each segment's ids lie, how many they are, and the array that they lie in."""
+    flat = encoded.flat
     refs = np.asarray(segments.refs, np.int64)
     is_text = refs >= 0
     starts, lengths = np.empty_like(refs), np.empty_like(refs)
-    text = refs[is_text]
+    text = encoded.numbers[refs[is_text]]
     starts[is_text] = flat.offsets[text]
     lengths[is_text] = flat.offsets[text + 1] - flat.offsets[text]
     constant = ~refs[~is_text]
@@ -104,10 +160,28 @@ def _locate(
     return starts, lengths, np.concatenate([flat.ids, constants.ids])
 
 
-def _late_stops(starts: Ints, ends: Ints, dialogue_ends: Ints, trained: Bools) -> Ints:
-    """Return the first position of each later message that follows a trained one and isn't trained."""
+def _paint(segments: SegmentBatch, encoded: _Encoded, starts: Ints, kinds: _Kinds, messages: Ints) -> None:
+    """Give the tokens of stretches their own kind; ``starts`` says where each segment starts."""
+    owners = _segments_of_texts(segments)
+    for stretch in segments.stretches:
+        spans = encoded.spans.get(int(encoded.numbers[stretch.text]))
+        if spans is None:
+            continue  # It could not be encoded.
+        if stretch.kind is Kind.SYSTEM:
+            # Never trained, so a token that holds a letter of it is its.
+            own = (spans.starts < stretch.end) & (spans.ends > stretch.start)
+        else:
+            own = (spans.starts >= stretch.start) & (spans.ends <= stretch.end)
+            own &= spans.starts < stretch.end
+        places = np.flatnonzero(own) + starts[owners[stretch.text]]
+        kinds[places] = stretch.kind
+        messages[places] = stretch.message
+
+
+def _late_stops(starts: Ints, ends: Ints, dialogue_ends: Ints, trained: Bools, targets: Bools) -> Ints:
+    """Return the first position of each source that follows a trained target."""
     follows = np.ones(len(starts), bool)
     follows[0] = False
     follows[dialogue_ends[:-1]] = False
-    follows[1:] &= trained[:-1] & ~trained[1:]
+    follows[1:] &= (trained & targets)[:-1] & ~targets[1:]
     return starts[follows & (ends > starts)]

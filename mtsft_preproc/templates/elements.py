@@ -37,10 +37,14 @@ class Piece(NamedTuple):
     Attributes:
         text: The part.
         meant: Special tokens that are meant as tokens where the text spells them; None: all.
+        kind: What it is, where it is something else than the text that it is a part of.
+        message: Number of its message, counted from the one that the text belongs to.
     """
 
     text: str
     meant: frozenset[str] | None
+    kind: Kind | None = None
+    message: int = 0
 
 
 def ours(text: str) -> Piece:
@@ -88,6 +92,11 @@ class Slot:
         """Return the same with the format's own special tokens written as marks."""
         before, after = _numbered(*self.marked, number)
         return f"{before}{content}{after}"
+
+    def opening(self, number: int, marked: bool) -> str:
+        """Return what stands in front of the content, as :meth:`fill` or :meth:`fill_marked` writes it."""
+        before, after = self.marked if marked else (self.before, self.after)
+        return _numbered(before, after, number)[0]
 
     def around(self, content: Sequence[Piece], number: int) -> list[Piece]:
         """Return the element's text with ``content`` in its place, in pieces."""
@@ -175,33 +184,46 @@ class TextGuard:
         found = self._special.find(plain)
         if found is None and not self.guards(False):
             batch.add_text(plain, kind)
+            _add_stretches(pieces, [piece.text for piece in pieces], batch)
             return False
         # A token that is not the format's own shows as a difference even where it lies across pieces.
-        marked = "".join([self._special.mark(piece.text, piece.meant) for piece in pieces])
+        texts = [self._special.mark(piece.text, piece.meant) for piece in pieces]
+        marked = "".join(texts)
         spelled = self._special.mark(plain) != marked
         if spelled:
             self._check(self._found_in(pieces) or found or "")
         if self.guards(spelled):
             batch.add_guarded(marked, kind)
+            _add_stretches(pieces, texts, batch)
         else:
             batch.add_text(plain, kind)
+            _add_stretches(pieces, [piece.text for piece in pieces], batch)
         return spelled
 
     def _found_in(self, pieces: Sequence[Piece]) -> str | None:
         """Return the first special token that data spell, alone or together with the format's text."""
         own: set[str] = set()
-        for text, meant in pieces:
-            if meant is not None:
-                found = self._special.find(text, meant)
+        for piece in pieces:
+            if piece.meant is not None:
+                found = self._special.find(piece.text, piece.meant)
                 if found:
                     return found
-            while token := self._special.find(text, own):
+            while token := self._special.find(piece.text, own):
                 own.add(token)
         return self._special.find("".join([piece.text for piece in pieces]), own)
 
     def _check(self, found: str) -> None:
         if self._in_text == "reject":
             raise RecordError("special-token", "", "text without control tokens", repr(found))
+
+
+def _add_stretches(pieces: Sequence[Piece], texts: Sequence[str], batch: SegmentBatch) -> None:
+    """Note which parts of the text that was just added are of a kind of their own."""
+    place = 0
+    for piece, text in zip(pieces, texts, strict=True):
+        if piece.kind is not None:
+            batch.add_stretch(len(batch.texts) - 1, place, len(text), piece.kind, piece.message)
+        place += len(text)
 
 
 def _check_encodable(text: str) -> None:

@@ -1,4 +1,4 @@
-"""The chat format that the settings name: a prompt type, or a chat template."""
+"""The chat format that the settings name: a prompt type, a chat template, or the data format's own text."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ from mtsft_preproc.templates.prompt_template import PromptTemplate
 from mtsft_preproc.templates.prompt_type import PromptType, Token
 from mtsft_preproc.templates.prompt_type_file import read_prompt_types
 from mtsft_preproc.templates.prompt_types import prompt_types
+from mtsft_preproc.templates.text_forms import TextForm, TextTemplate, text_forms
 from mtsft_preproc.templates.token_batch import Template
 from mtsft_preproc.tokenization import Adjustment, Encoder, TokenizerSpec
 
-__all__ = ["BUILTIN", "ChatFormat", "Format", "PromptFormat", "make_format"]
+__all__ = ["BUILTIN", "ChatFormat", "Format", "PromptFormat", "TextFormat", "make_format"]
 
 _BUILTIN_FOLDER = Path(__file__).with_name("builtin")
 #: Chat templates of the package, by name.
 BUILTIN = tuple(sorted(path.stem for path in _BUILTIN_FOLDER.glob("*.jinja")))
 #: The template in the tokenizer's folder.
 _TOKENIZERS_OWN = "tokenizer"
+#: The one text form that numbers its rounds and starts with a text of the user's.
+_NUMBERED = "chatglm_rounds"
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ class PromptFormat(Format):
             config.special_tokens_in_text,
             config.enable_thinking,
             config.append_eod,
+            config.train_on_tools,
         )
 
 
@@ -171,17 +175,99 @@ class ChatFormat(Format):
     def open(self, encoder: Encoder, config: PreprocessConfig) -> Template:
         """Compile it for an encoder."""
         return ChatTemplate(
-            self.renderer(), encoder, config.special_tokens_in_text, config.parity, config.append_eod
+            self.renderer(),
+            encoder,
+            config.special_tokens_in_text,
+            config.parity,
+            config.append_eod,
+            config.train_on_tools,
         )
 
 
-def make_format(config: PreprocessConfig) -> Format:
+@dataclass(frozen=True)
+class TextFormat(Format):
+    """The text that a data format defines itself.
+
+    Attributes:
+        name: A name of :data:`~mtsft_preproc.templates.text_forms.text_forms`.
+        first_round: Number of the first round, where the form writes numbers.
+        source_prefix: Text in front of each sample, where the form has a place for it.
+    """
+
+    name: str
+    first_round: int = 0
+    source_prefix: str = ""
+
+    def adjustment(self) -> Adjustment:
+        """Return nothing: these forms take the tokenizer as it is."""
+        return Adjustment()
+
+    def resolve(self, spec: TokenizerSpec, date: datetime.date) -> TextFormat:
+        """Refuse a tokenizer that the form doesn't go with."""
+        del date
+        self._form(spec)
+        return self
+
+    def describe(self) -> dict[str, Any]:
+        """Return its name and settings."""
+        return {"text_form": asdict(self)}
+
+    def open(self, encoder: Encoder, config: PreprocessConfig) -> Template:
+        """Compile it for an encoder."""
+        return TextTemplate(
+            self._form(encoder.spec),
+            encoder,
+            config.special_tokens_in_text,
+            config.append_eod,
+            config.train_on_tools,
+        )
+
+    def _form(self, spec: TokenizerSpec) -> TextForm:
+        return text_forms.get(self.name)(spec, self.first_round, self.source_prefix)
+
+
+def make_format(
+    config: PreprocessConfig, text_form: str | None = None, text_form_only: bool = False
+) -> Format:
     """Return the format that the settings name.
+
+    Args:
+        config: The settings.
+        text_form: The text form that the data format defines itself, taken where they name none.
+        text_form_only: Whether the records fit no other.
 
     Raises:
         SettingsError: There is none, or settings don't go together.
         TemplateError: A file with formats is malformed.
     """
+    given = _given_flag(config)
+    if given is not None and text_form_only:
+        raise SettingsError(
+            f"{given}: {config.handler_name} reads data whose text form is its own; expected no {given}"
+        )
+    own = text_form if given is None else None
+    for flag, value in (("--first-round", config.first_round), ("--source-prefix", config.source_prefix)):
+        if value and own != _NUMBERED:
+            raise SettingsError(
+                f"{flag}: belongs to ChatGLMHandler without --prompt-type or --chat-template"
+            )
+    if own is not None:
+        return TextFormat(text_forms.canonical(own), config.first_round, config.source_prefix)
+    return _named_format(config)
+
+
+def _given_flag(config: PreprocessConfig) -> str | None:
+    """Return a flag with which the settings name a format, or None."""
+    flags = {
+        "--chat-template": config.chat_template,
+        "--prompt-type": config.prompt_type,
+        "--prompt-type-path": config.prompt_type_path,
+    }
+    return next((flag for flag, value in flags.items() if value is not None), None)
+
+
+def _named_format(config: PreprocessConfig) -> Format:
+    """Return the prompt type or chat template that the settings name."""
     if config.chat_template is not None:
         return _chat_format(config, config.chat_template, _given_kwargs(config))
     if config.prompt_type is None:

@@ -14,10 +14,14 @@ from mtsft_preproc.config import DEEPSEEK4, PreprocessConfig
 from mtsft_preproc.dialogue import Dialogue, Message, Role
 from mtsft_preproc.errors import RecordError
 from mtsft_preproc.templates.formats import Format
+from mtsft_preproc.templates.text_forms import TextTemplate
 from mtsft_preproc.templates.token_batch import Template, TokenBatch
 from mtsft_preproc.tokenization import Encoder, ResolvedTokenizer, open_encoder
 
 __all__ = ["Probe", "ProbeReport", "TurnEnd", "probe_dialogue", "reporting", "stop_remedy", "turn_ends"]
+
+#: Mask policies under which every trained turn is the last one of its sample.
+_LAST_ALONE = ("last", "last-round", "split")
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,9 @@ class Probe:
         template = found.open(encoder, reporting(self.config))
         dialogue = probe_dialogue()
         trained = [message.role.is_target for message in dialogue.messages]
+        one_reply = isinstance(template, TextTemplate) and template.form.one_reply
+        if one_reply or self.config.train_on in _LAST_ALONE:
+            trained[:-1] = [False] * (len(trained) - 1)
         batch = template.encode([dialogue], [trained])
         stops = tuple(encoder.decode([index]) for index in resolved.spec.stop_ids)
         if batch.failed:
@@ -108,6 +115,8 @@ def stop_remedy(ends: Sequence[TurnEnd], config: PreprocessConfig) -> str:
         return "--append-eod trains one at the end of each sample"
     if not config.append_eod and by_template and config.parity != "split":
         return "--parity split trains each turn as a last one, which has one"
+    if ends[-1].special:
+        return "--train-on split trains each turn as a last one, which has one"
     return "expected a chat format that ends each turn with one"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mtsft_preproc.dialogue import Dialogue, Message, Role, shorten
-from mtsft_preproc.errors import RecordError, TemplateError
+from mtsft_preproc.errors import RecordError, TemplateError, TokenizerError
 from mtsft_preproc.templates.assembly import assemble
 from mtsft_preproc.templates.elements import (
     CallSlot,
@@ -32,7 +32,7 @@ from mtsft_preproc.templates.tool_text import (
     tool_formats,
     tools_text,
 )
-from mtsft_preproc.tokenization import Encoder, FlatIds, SpecialText
+from mtsft_preproc.tokenization import Encoder, FlatIds, RememberingEncoder, SpecialText
 
 __all__ = ["PromptTemplate"]
 
@@ -51,6 +51,14 @@ def _opening(elements: Compiled) -> Compiled:
     return elements
 
 
+def _knows_spans(encoder: Encoder) -> bool:
+    try:
+        encoder.encode_spans(["a"])
+    except TokenizerError:
+        return False
+    return True
+
+
 class PromptTemplate(Template):
     """A prompt type, compiled for one tokenizer.
 
@@ -60,9 +68,12 @@ class PromptTemplate(Template):
         special_tokens_in_text: ``"plain"``, ``"allow"`` or ``"reject"``.
         enable_thinking: ``"true"``, ``"false"`` or ``"none"``; only reasoning formats look at it.
         append_eod: Whether one more EOS, trained, closes each sample.
+        train_on_tools: Whether words of tool results are told apart from the format's, so that they can be
+            trained.
 
     Raises:
-        TemplateError: The tokenizer lacks a token that the format names.
+        TemplateError: The tokenizer lacks a token that the format names; or it can't say which characters
+            its tokens cover, and ``train_on_tools`` asks for that.
     """
 
     def __init__(
@@ -72,9 +83,11 @@ class PromptTemplate(Template):
         special_tokens_in_text: str = "plain",
         enable_thinking: str = "none",
         append_eod: bool = False,
+        train_on_tools: bool = False,
     ) -> None:
         self.prompt_type = prompt_type
         self._encoder = encoder
+        self._remembering = RememberingEncoder(encoder)
         self._special = special = SpecialText(encoder.spec)
         self._guard = TextGuard(special, special_tokens_in_text, encoder.spec.normalizes_special)
         table = ConstantTable(encoder, special)
@@ -82,6 +95,12 @@ class PromptTemplate(Template):
         self._prefix = table.compile(prompt_type.prefix)
         self._separator = () if style is Style.NO_SEPARATOR else table.compile(prompt_type.separator)
         self._compile_system(table)
+        self._observes = train_on_tools
+        if train_on_tools and not _knows_spans(encoder):
+            raise TemplateError(
+                "--train-on-tools: expected a tokenizer that can say which characters its tokens cover (a "
+                f"Rust or SentencePiece one); the Python tokenizer in {encoder.spec.source} can't"
+            )
         user = table.compile(prompt_type.user)
         observation = prompt_type.observation
         self._formats: dict[Role, Compiled] = {
@@ -98,6 +117,8 @@ class PromptTemplate(Template):
         eos = table.add([encoder.spec.eos_id])
         self._closing = (eos,) * (int(prompt_type.efficient_eos) + int(append_eod))
         self.late_stop_id = encoder.spec.eos_id if prompt_type.efficient_eos else None
+        self.closing = len(self._closing)
+        self.grows = True
         self._constants = FlatIds.of(table.ids)
         self._bos = frozenset(table.bos)
 
@@ -110,6 +131,8 @@ class PromptTemplate(Template):
                 f"prompt type {prompt_type.name!r}: its system format goes into the user's first "
                 "element, so it must be one string with {{content}}"
             )
+        #: Whether the system text is told apart from the user's words there.
+        self._parts_system = self._system_in_user and _knows_spans(self._encoder)
         # The format's own text is the same in every dialogue: encoded once, its control tokens meant.
         self._default_system = (
             ()
@@ -138,7 +161,9 @@ class PromptTemplate(Template):
             if isinstance(element, Slot)
         )
 
-    def encode(self, dialogues: Sequence[Dialogue], trained: Sequence[Sequence[bool]]) -> TokenBatch:
+    def encode(
+        self, dialogues: Sequence[Dialogue], trained: Sequence[Sequence[bool]], shared: bool = False
+    ) -> TokenBatch:
         segments = SegmentBatch()
         failed: dict[int, RecordError] = {}
         notes: list[list[str]] = []
@@ -152,7 +177,12 @@ class PromptTemplate(Template):
                 failed[number] = error
             else:
                 segments.end_dialogue(number, trained[number])
-        batch = assemble(segments, self._encoder, self._constants, self.late_stop_id is not None)
+        targets = None
+        if self.late_stop_id is not None:
+            kept = [dialogues[number] for number in segments.dialogues]
+            targets = [message.role.is_target for item in kept for message in item.messages]
+        encoder = self._remembering if shared else self._encoder
+        batch = assemble(segments, encoder, self._constants, targets)
         batch.failed.update(failed)
         batch.notes = notes
         return batch
@@ -170,7 +200,12 @@ class PromptTemplate(Template):
         governed = self._tool_format.governs and bool(dialogue.tools)
         rounds = in_rounds(dialogue.messages, self._joins_results or governed)
         for number, (place, sources, target) in enumerate(rounds):
-            reply = self._thinking.reply(target, place + len(sources))
+            is_past = dialogue.one_turn and number < len(rounds) - 1
+            reply = (
+                self._thinking.past(target)
+                if is_past
+                else self._thinking.reply(target, place + len(sources))
+            )
             content, thoughts, empty_thought = reply
             source = self._source(sources, governed)
             if number == 0:
@@ -196,7 +231,13 @@ class PromptTemplate(Template):
                 for constant in self._closing:
                     batch.add_constant(constant, Kind.GENERATED)
             batch.end_message()
-        return ["special-token-in-text"] if spelled else []
+        notes = ["special-token-in-text"] if spelled else []
+        unanswered = len(dialogue.messages) - place - len(sources) - 1
+        if unanswered:
+            notes.append("unanswered-ending")
+        for _ in range(unanswered):
+            batch.end_message()
+        return notes
 
     def _open(self, dialogue: Dialogue, role: Role, source: Content, batch: SegmentBatch) -> bool:
         """Append what stands before and with the first message; return whether a text spells a token."""
@@ -205,7 +246,9 @@ class PromptTemplate(Template):
         if self._system_in_user:
             front = [piece for text in self._system_texts(dialogue) for piece in self._in_system(text)]
             if front:
-                source = [*front, *([data(source)] if isinstance(source, str) else source)]
+                if isinstance(source, str):
+                    source = [self._result(source) if role is Role.OBSERVATION else data(source)]
+                source = [*front, *source]
         elif dialogue.tools:
             for text in self._system_texts(dialogue):
                 spelled |= self._pieces(self._system, text, 0, Kind.SYSTEM, batch)
@@ -234,7 +277,12 @@ class PromptTemplate(Template):
         """Return a text in the system format, where that goes into the user's element."""
         slot = self._system[0]
         assert isinstance(slot, Slot)
-        return slot.around(content, 0)
+        pieces = slot.around(content, 0)
+        return [piece._replace(kind=Kind.SYSTEM) for piece in pieces] if self._parts_system else pieces
+
+    def _result(self, text: str, message: int = 0) -> Piece:
+        """Return the words of a result: of the ``message``-th of those that are written as one."""
+        return Piece(text, frozenset(), Kind.OBSERVED if self._observes else None, message)
 
     def _source(self, sources: Sequence[Message], governed: bool) -> Content:
         """Return the content of a source: a user's message, or results."""
@@ -242,7 +290,8 @@ class PromptTemplate(Template):
         if len(sources) == 1 and not governed:
             return sources[0].text
         border = ours(f"{RESULT_CLOSES}\n{RESULT_OPENS}")
-        results = joined([[data(source.text)] for source in sources], border)
+        texts = enumerate(source.text for source in sources)
+        results = joined([[self._result(text, place)] for place, text in texts], border)
         return [ours(RESULT_OPENS), *results, ours(RESULT_CLOSES)] if governed else results
 
     def _calls(
@@ -298,8 +347,19 @@ class PromptTemplate(Template):
         guarded = self._guard.guards(spelled)
         if guarded and allowed:
             content = self._special.mark(content, only=allowed)
+        first = len(batch.texts)
         self._fill(self._formats[role], content, number, kind, batch, guarded)
+        if self._observes and role is Role.OBSERVATION:
+            self._observe(first, content, number, guarded, batch)
         return spelled
+
+    def _observe(self, first: int, content: str, number: int, guarded: bool, batch: SegmentBatch) -> None:
+        """Say where a result's words stand in its texts, the first of which is number ``first``."""
+        texts = [element for element in self._formats[Role.OBSERVATION] if not isinstance(element, int)]
+        for text, element in enumerate(texts, first):
+            if isinstance(element, Slot):
+                start = len(element.opening(number, guarded))
+                batch.add_stretch(text, start, len(content), Kind.OBSERVED)
 
     def _pieces(
         self, elements: Compiled, content: Sequence[Piece], number: int, kind: Kind, batch: SegmentBatch

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
 
-__all__ = ["Kind", "Mark", "SegmentBatch"]
+__all__ = ["Kind", "Mark", "SegmentBatch", "Stretch"]
 
 
 class Kind(IntEnum):
@@ -21,6 +21,8 @@ class Kind(IntEnum):
     CONTEXT = 2
     #: What the model would have produced, the token that stops it included.
     GENERATED = 3
+    #: Words of a tool result, where a template is opened with ``train_on_tools``; else they are CONTEXT.
+    OBSERVED = 4
 
 
 class Mark(NamedTuple):
@@ -28,8 +30,27 @@ class Mark(NamedTuple):
 
     texts: int
     guarded: int
+    stretches: int
     segments: int
     messages: int
+
+
+class Stretch(NamedTuple):
+    """A part of a text that is of another kind than its segment: a text is encoded whole.
+
+    Attributes:
+        text: Number of the text.
+        start: Where in the text it starts, in characters.
+        end: Where it ends.
+        kind: What it is: ``SYSTEM`` or ``OBSERVED``.
+        message: Number of the message that it is of, among all of the batch.
+    """
+
+    text: int
+    start: int
+    end: int
+    kind: Kind
+    message: int
 
 
 @dataclass(slots=True)
@@ -43,6 +64,7 @@ class SegmentBatch:
     Attributes:
         texts: Texts to encode.
         guarded: Numbers of those texts in which special tokens are written as marks.
+        stretches: Parts of texts that are of another kind than their segments.
         refs: Per segment: the number of its text, or ``~c`` for constant number c of the template.
         kinds: Per segment: a :class:`Kind`.
         message_ends: Per message: the number of segments up to and with it.
@@ -53,6 +75,7 @@ class SegmentBatch:
 
     texts: list[str] = field(default_factory=list)
     guarded: list[int] = field(default_factory=list)
+    stretches: list[Stretch] = field(default_factory=list)
     refs: list[int] = field(default_factory=list)
     kinds: list[int] = field(default_factory=list)
     message_ends: list[int] = field(default_factory=list)
@@ -71,6 +94,20 @@ class SegmentBatch:
         self.guarded.append(len(self.texts))
         self.add_text(text, kind)
 
+    def add_stretch(self, text: int, start: int, length: int, kind: Kind, message: int = 0) -> None:
+        """Say that a part of text number ``text`` is of kind ``kind``.
+
+        Args:
+            text: Number of the text.
+            start: Where in the text the part starts.
+            length: Its length.
+            kind: Its kind.
+            message: Number of its message, counted from the one that is being rendered.
+        """
+        if length:
+            number = len(self.message_ends) + message
+            self.stretches.append(Stretch(text, start, start + length, kind, number))
+
     def add_constant(self, number: int, kind: Kind) -> None:
         """Append constant ``number`` of the template."""
         self.refs.append(~number)
@@ -88,10 +125,16 @@ class SegmentBatch:
 
     def mark(self) -> Mark:
         """Return the state at the border between two dialogues."""
-        return Mark(len(self.texts), len(self.guarded), len(self.refs), len(self.message_ends))
+        return Mark(
+            len(self.texts),
+            len(self.guarded),
+            len(self.stretches),
+            len(self.refs),
+            len(self.message_ends),
+        )
 
     def rollback(self, mark: Mark) -> None:
         """Forget everything since ``mark``: the dialogue could not be rendered."""
-        del self.texts[mark.texts :], self.guarded[mark.guarded :]
+        del self.texts[mark.texts :], self.guarded[mark.guarded :], self.stretches[mark.stretches :]
         del self.refs[mark.segments :], self.kinds[mark.segments :]
         del self.message_ends[mark.messages :]

@@ -52,6 +52,10 @@ class Thinking:
         # Written by the model, or ready in its prompt.
         return content, "", Kind.GENERATED if self.enabled == "true" else Kind.CONTEXT
 
+    def past(self, target: Message) -> Reply:
+        """Return a reply that is history: without thoughts, as a model meets it."""
+        return self._without(target.text), "", None
+
     def said(self, reply: Reply) -> list[Piece]:
         """Return a reply's thoughts and content in pieces."""
         content, thoughts, _ = reply
@@ -72,7 +76,10 @@ class Thinking:
         """Return the thoughts that a message has apart from its content."""
         thoughts = target.reasoning or ""
         if self.words is None:
-            expected = "none: the chat format knows no thoughts (--enable-thinking false leaves them out)"
+            expected = (
+                "none: the chat format knows no thoughts; --enable-thinking false leaves them out, "
+                "--chat-template or a prompt type such as qwen3 writes them"
+            )
             raise RecordError("unsupported-message", where, expected, shorten(thoughts))
         if target.text.lstrip().startswith(self.words[0].strip()):
             expected = "thoughts in one place: apart from the content, or in it"

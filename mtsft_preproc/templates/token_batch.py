@@ -53,12 +53,13 @@ class TokenBatch:
         ids: int32, shape (N,): tokens of all samples, one behind the other.
         kinds: uint8, shape (N,): the :class:`Kind` of each token.
         messages: int64, shape (N,): number of the message that each token belongs to, in ``trained``.
-        trained: bool, shape (M,): whether what is generated in a message is trained, for the messages of
-            all samples.
+        trained: bool, shape (M,): whether what is generated (or observed) in a message is trained, for the
+            messages of all samples.
         sample_ends: int64, shape (S,): where in ``ids`` each sample ends.
         dialogues: int64, shape (S,): number of the dialogue that each sample came from; rises.
         turns: int32, shape (S,): number of the message that a sample is for, or ``WHOLE``.
-        late_stops: int64, shape (L,): positions whose label is ``Template.late_stop_id``.
+        late_stops: int64, shape (L,): positions whose label is ``Template.late_stop_id``, unless context is
+            trained.
         failed: Why a dialogue has no sample, by its number.
         notes: Per dialogue: names of harmless oddities.
         parity_of: Per dialogue: its trained turns by whether training text is serving text: ``"same"`` or
@@ -84,10 +85,18 @@ class TokenBatch:
         """What ``parity_of`` says of all dialogues together."""
         return sum(self.parity_of.values(), Counter())
 
-    def mask(self) -> Bools:
-        """Return, bool of shape (N,), which positions are trained."""
-        mask: Bools = (self.kinds == Kind.GENERATED) & self.trained[self.messages]
-        mask[self.late_stops] = True
+    def mask(self, context: bool = False) -> Bools:
+        """Return, bool of shape (N,), which positions are trained.
+
+        Args:
+            context: Whether what stands around the replies is trained, too, whatever the flags say; the
+                system text never is. Each label is then its own token: ``late_stops`` don't count.
+        """
+        mask: Bools = (self.kinds >= Kind.GENERATED) & self.trained[self.messages]
+        if context:
+            mask |= (self.kinds == Kind.CONTEXT) | (self.kinds == Kind.OBSERVED)
+        else:
+            mask[self.late_stops] = True
         return mask
 
 
@@ -97,12 +106,22 @@ class Template(ABC):
     #: Label at ``late_stops``: the token that ends a turn, where the format has it in the label of the
     #: next turn's first position instead of in the text; None where the format writes it.
     late_stop_id: int | None = None
+    #: Tokens that close each sample, whatever it holds.
+    closing: int = 0
+    #: Whether a dialogue that goes on never has fewer tokens than before.
+    grows: bool = False
 
     @abstractmethod
-    def encode(self, dialogues: Sequence[Dialogue], trained: Sequence[Sequence[bool]]) -> TokenBatch:
+    def encode(
+        self, dialogues: Sequence[Dialogue], trained: Sequence[Sequence[bool]], shared: bool = False
+    ) -> TokenBatch:
         """Render and tokenize dialogues.
 
         Args:
             dialogues: The dialogues.
-            trained: Per dialogue, per message: whether the mask policy trains what it generates.
+            trained: Per dialogue, per message: whether the mask policy trains what it generates; of a tool
+                result: whether what it says is trained.
+            shared: Whether many of the dialogues share messages, as parts of one dialogue do: what they
+                share is then tokenized once. The tokens don't depend on it, nor what is trained; replies
+                that are not trained may count as context.
         """

@@ -31,7 +31,9 @@ _NAMES = {
     Role.USER: "a user message",
     Role.OBSERVATION: "a tool result",
     Role.ASSISTANT: "an assistant message",
+    Role.SYSTEM: "a system message",
 }
+_ELSEWHERE = "--chat-template may have a place for it"
 
 #: Text between two results where each stands in these tags, as Qwen, Ling and GLM-4.5 have it.
 RESULT_OPENS, RESULT_CLOSES = "<tool_response>\n", "\n</tool_response>"
@@ -57,46 +59,63 @@ class ToolFormat:
     governs: bool = False
 
 
-def in_rounds(messages: list[Message], joins_results: bool) -> list[Round]:
-    """Return a dialogue in rounds of a source and a target.
+def in_rounds(messages: Sequence[Message], joins_results: bool) -> list[Round]:
+    """Return a dialogue in rounds of a source and a target; what nobody answers at its end is left out.
 
     Args:
         messages: All messages.
         joins_results: Whether results that stand in a row become one source.
 
     Raises:
-        RecordError: ``unsupported-message``: source and target don't alternate, or a source holds what
-            a target alone may hold.
+        RecordError: ``role-order``: source and target don't alternate; ``unsupported-message``: there is a
+            system message, or a source holds what a target alone may hold; ``no-assistant``.
     """
+    answered = _answered(messages)
     rounds: list[Round] = []
     place = 0
-    while place < len(messages):
+    while place < answered:
         start, source = place, messages[place]
-        if source.role is Role.ASSISTANT:
-            raise _unsupported(place, "a user message or a tool result", source)
+        if source.role is Role.ASSISTANT or source.role is Role.SYSTEM:
+            raise _misplaced(place, "a user message or a tool result", source)
         if source.tool_calls or source.reasoning:
             held = "tool calls" if source.tool_calls else "reasoning"
-            raise _unsupported(place, f"{held} in an assistant message", source)
+            expected = f"{held} in an assistant message"
+            raise RecordError("unsupported-message", f"messages[{place}]", expected, _NAMES[source.role])
         place += 1
         if joins_results and source.role is Role.OBSERVATION:
-            while place < len(messages) and messages[place].role is Role.OBSERVATION:
+            while messages[place].role is Role.OBSERVATION:
                 place += 1
-        if place == len(messages):
-            raise _unsupported(place - 1, "an assistant message at the end", messages[place - 1])
         target = messages[place]
         if target.role is not Role.ASSISTANT:
             results = source.role is Role.OBSERVATION and target.role is Role.OBSERVATION
-            hint = "; the chat format has no place for several tool results in a row" if results else ""
-            raise _unsupported(place, f"an assistant message{hint}", target)
-        rounds.append((start, messages[start:place], target))
+            hint = ", as the prompt type has no place for several tool results in a row" if results else ""
+            raise _misplaced(place, f"an assistant message{hint}", target)
+        rounds.append((start, list(messages[start:place]), target))
         place += 1
-    if not rounds:
-        raise RecordError("unsupported-message", "messages", "a round", "none")
     return rounds
 
 
-def _unsupported(place: int, expected: str, got: Message) -> RecordError:
-    return RecordError("unsupported-message", f"messages[{place}]", expected, _NAMES[got.role])
+def _answered(messages: Sequence[Message]) -> int:
+    """Return how many messages there are up to the last one of the assistant."""
+    count = len(messages)
+    while count and messages[count - 1].role is not Role.ASSISTANT:
+        count -= 1
+        if messages[count].role is Role.SYSTEM:
+            raise _misplaced(count, "", messages[count])
+    if not messages:
+        raise RecordError("empty-dialogue", "messages", "a message", "none")
+    if not count:
+        raise RecordError("no-assistant", "messages", "an assistant message", "none")
+    return count
+
+
+def _misplaced(place: int, expected: str, got: Message) -> RecordError:
+    """Return the error of a message that the order of a prompt type has no place for."""
+    if got.role is Role.SYSTEM:
+        reason, expected = "unsupported-message", "no system message inside the dialogue"
+    else:
+        reason = "role-order"
+    return RecordError(reason, f"messages[{place}]", f"{expected}; {_ELSEWHERE}", _NAMES[got.role])
 
 
 def tools_text(tool_format: str, tools: Sequence[Any]) -> tuple[Piece, ...]:

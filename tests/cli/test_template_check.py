@@ -118,10 +118,14 @@ def test_without_flags_it_is_the_tokenizers_own(check: Check, folder: Path) -> N
     ("template", "flags", "said"),
     [
         (ENDLESS, [], ["turn 1 and 2 of 2: no stop token is trained; --append-eod trains one"]),
-        (ENDLESS, ["--append-eod"], ["turn 1 of 2: no stop token is trained; expected a chat format"]),
+        (
+            ENDLESS,
+            ["--append-eod"],
+            ["turn 1 of 2: no stop token is trained; --train-on split trains each turn"],
+        ),
         (ENDS_LAST, [], ["turn 1 of 2: no stop token is trained; --parity split trains each turn"]),
         (FORGETFUL, [], ["the reply of message 1 is not serving's: training has ", "see --parity"]),
-        ("{{ raise_exception('no') }}", [], ["plain: template-error", "TemplateError: no"]),
+        ("{{ raise_exception('no') }}", [], ["plain: template-refused", "TemplateError: no"]),
         (
             "{% for m in messages %}{{ (m.content ~ messages[0].content) | upper }}{% endfor %}",
             [],

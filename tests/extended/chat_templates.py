@@ -42,11 +42,11 @@ dialogues of its own: a system text in half of them, one to six rounds, tools in
 quarter, some empty and blank text, some text that spells control tokens (`--special-tokens-in-text allow`).
 The tokenizer's tokens are bytes, and all control tokens of the templates.
 
-*rejected* counts dialogues by reason; `template-error` is the template's own refusal: roles that don't take
-turns, tools, a system text. *turns* are those of the assistant that are trained; *stop* says how many of
-them end with a control token. *same*, *prompt*, *reply* and *border* are the parity of the trained turns:
-training text is serving text, or what differs is the prompt in front, the reply in hindsight, or the tokens
-at the border alone. *ids* are those that are equal to `apply_chat_template`'s.
+*rejected* counts dialogues by reason; `template-refused` is the template's own refusal: roles that don't
+take turns, tools, a system text. *turns* are those of the assistant that are trained; *stop* says how
+many of them end with a control token. *same*, *prompt*, *reply* and *border* are the parity of the
+trained turns: training text is serving text, or what differs is the prompt in front, the reply in
+hindsight, or the tokens at the border alone. *ids* are those that are equal to `apply_chat_template`'s.
 
 | template | samples | rejected | turns | stop | same | prompt | reply | border | ids | remark |
 | --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |
@@ -84,7 +84,7 @@ def outcome(name: str, model: Model, count: int) -> tuple[str, list[str]]:
             model.text(text, *conversation(dialogue))
         except Exception as error:
             refusal = batch.failed.get(number)
-            if refusal is None or refusal.reason != "template-error" or str(error) not in refusal.got:
+            if refusal is None or refusal.reason != "template-refused" or str(error) not in refusal.got:
                 wrong.append(f"{name}: dialogue {number}: transformers refuses it: {error}")
     if equal != len(kept):
         wrong.append(f"{name}: {len(kept) - equal} samples have other ids than transformers'")

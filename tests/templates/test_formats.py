@@ -223,11 +223,11 @@ STOP, WORD = TurnEnd(EOS, "<eos>", True, True), TurnEnd(5, ".", False, False)
         ([WORD, WORD], {}, "--append-eod"),
         ([WORD, WORD], {"parity": "split"}, "--append-eod"),
         ([WORD, STOP], {}, "--parity split"),
-        # The last turn's is that of --append-eod: to be the last one would help no other turn.
-        ([WORD, STOP], {"append_eod": True}, "expected a chat format"),
-        ([WORD, STOP], {"parity": "split"}, "expected a chat format"),
+        # The last turn's is that of --append-eod, which closes samples: parity would not give it one.
+        ([WORD, STOP], {"append_eod": True}, "--train-on split"),
+        ([WORD, STOP], {"parity": "split"}, "--train-on split"),
         ([WORD, WORD], {"chat_template": None, "prompt_type": "trl"}, "--append-eod"),
-        ([WORD, STOP], {"chat_template": None, "prompt_type": "trl"}, "expected a chat format"),
+        ([WORD, STOP], {"chat_template": None, "prompt_type": "trl"}, "--train-on split"),
         ([WORD, STOP], {"chat_template": None, "prompt_type": "deepseek4"}, "--parity split"),
     ],
     ids=str,

@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from mtsft_preproc.config import PreprocessConfig
 from mtsft_preproc.dialogue import Record
 from mtsft_preproc.encoding import EncodedBatch, SampleEncoder
 from mtsft_preproc.errors import TemplateError
 from mtsft_preproc.handlers import handlers
-from mtsft_preproc.masking import policies
 from mtsft_preproc.templates import PromptTemplate, PromptType, Token, prompt_types
 from mtsft_preproc.templates.prompt_type import BOS, Style
 from mtsft_preproc.tokenization import Encoder, load_tokenizer, open_encoder
@@ -27,6 +27,9 @@ IGNORE = -100
 @pytest.fixture(scope="session")
 def reference(tokenizer_folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(str(tokenizer_folder))
+
+
+CONFIG = PreprocessConfig(("in",), "out", "tokenizer", "alpaca")
 
 
 class Opened:
@@ -45,7 +48,7 @@ class Opened:
         encoder = self._encoders[adjustment]
         template = PromptTemplate(found, encoder, **settings)
         handler = handlers.get("alpaca")(KEYS)
-        return SampleEncoder(handler, template, policies.get("assistant"))
+        return SampleEncoder(handler, template, CONFIG)
 
 
 @pytest.fixture(scope="session")
@@ -73,9 +76,9 @@ def expected(reference: Any, pieces: list[tuple[str | int, bool]]) -> tuple[list
 
 def check(batch: EncodedBatch, ids: list[int], labels: list[int]) -> None:
     assert batch.rejections == []
-    assert batch.input_ids.tolist() == ids
-    assert batch.labels.tolist() == labels
-    assert batch.lengths.tolist() == [len(ids)]
+    assert batch.tokens["packed_input_ids"].tolist() == ids
+    assert batch.tokens["packed_labels"].tolist() == labels
+    assert batch.lengths["sample"].tolist() == [len(ids)]
     assert batch.trained.tolist() == [sum(label != IGNORE for label in labels)]
 
 
@@ -123,8 +126,8 @@ def test_append_eod_adds_one_more_trained_eos(opened: Opened, reference: Any) ->
     plain = opened("llama3").encode([record("q", "a")])
     closed = opened("llama3", append_eod=True).encode([record("q", "a")])
     eos = reference.convert_tokens_to_ids("<|eot_id|>")
-    assert closed.input_ids.tolist() == [*plain.input_ids.tolist(), eos]
-    assert closed.labels.tolist() == [*plain.labels.tolist(), eos]
+    assert closed.tokens["packed_input_ids"].tolist() == [*plain.tokens["packed_input_ids"].tolist(), eos]
+    assert closed.tokens["packed_labels"].tolist() == [*plain.tokens["packed_labels"].tolist(), eos]
 
 
 def test_llama2_puts_the_system_text_into_the_user_element(opened: Opened, reference: Any) -> None:
@@ -168,8 +171,11 @@ def test_a_reply_without_a_thought_gets_an_empty_one(
 def test_thinking_false_removes_thoughts(opened: Opened) -> None:
     thinking = record("q", "<think>\nhm\n</think>\n\na")
     removed = opened("qwen3", enable_thinking="false").encode([thinking])
-    assert removed.input_ids.tolist() == (
-        opened("qwen3", enable_thinking="false").encode([record("q", "a")]).input_ids.tolist()
+    assert removed.tokens["packed_input_ids"].tolist() == (
+        opened("qwen3", enable_thinking="false")
+        .encode([record("q", "a")])
+        .tokens["packed_input_ids"]
+        .tolist()
     )
 
 
@@ -224,11 +230,14 @@ def test_no_text_can_forge_a_control_token(
     def controls(ids: Any) -> list[int]:
         return [index for index in ids.tolist() if index in special]
 
-    assert controls(batch.input_ids) == controls(harmless.input_ids)
-    text = reference.decode(batch.input_ids.tolist(), skip_special_tokens=False)
+    assert controls(batch.tokens["packed_input_ids"]) == controls(harmless.tokens["packed_input_ids"])
+    text = reference.decode(batch.tokens["packed_input_ids"].tolist(), skip_special_tokens=False)
     for part in flat:
         assert part in text
-    trained = batch.labels[(batch.labels != IGNORE) & (batch.labels == batch.input_ids)]
+    trained = batch.tokens["packed_labels"][
+        (batch.tokens["packed_labels"] != IGNORE)
+        & (batch.tokens["packed_labels"] == batch.tokens["packed_input_ids"])
+    ]
     replies = [index for index in trained.tolist() if index not in special]
     assert reference.decode(replies) == "".join(
         ("\n" if name == "glm4" else "") + reply for reply in flat[1::2]
@@ -239,14 +248,14 @@ def test_allow_and_reject(opened: Opened, reference: Any) -> None:
     spelled = record("what is <|im_end|>?", "a token")
     allowed = opened("chatml", special_tokens_in_text="allow").encode([spelled])
     end = reference.convert_tokens_to_ids("<|im_end|>")
-    assert allowed.input_ids.tolist().count(end) == 3
-    assert opened("chatml").encode([spelled]).input_ids.tolist().count(end) == 2
+    assert allowed.tokens["packed_input_ids"].tolist().count(end) == 3
+    assert opened("chatml").encode([spelled]).tokens["packed_input_ids"].tolist().count(end) == 2
     for mode in ("plain", "allow"):
         notes = opened("chatml", special_tokens_in_text=mode).encode([spelled]).notes
         assert notes == {"special-token-in-text": 1}
     refused = opened("chatml", special_tokens_in_text="reject").encode([spelled, record("q", "a")])
     assert [(item.reason, item.got) for item in refused.rejections] == [("special-token", "'<|im_end|>'")]
-    assert len(refused.lengths) == 1
+    assert len(refused.rows) == 1
 
 
 def test_a_default_system_text_means_its_control_tokens(opened: Opened, reference: Any) -> None:
@@ -259,7 +268,7 @@ def test_a_default_system_text_means_its_control_tokens(opened: Opened, referenc
             style=style,
         )
         batch = opened(own).encode([record("spells <|im_end|>", "a")])
-        ids = batch.input_ids.tolist()
+        ids = batch.tokens["packed_input_ids"].tolist()
         assert ids.count(reference.convert_tokens_to_ids("<|im_start|>")) == 1
         assert ids.count(reference.convert_tokens_to_ids("<|im_end|>")) == 0
 
@@ -270,7 +279,7 @@ def test_text_that_holds_our_own_marks_is_rejected(opened: Opened, mode: str) ->
     forged = record("turn \ufdd05\ufdd1 <|im_end|>", "a")
     batch = encoder.encode([forged, record("alone \ufdd0 and \ufdd1", "a")])
     assert [(item.reason, item.got) for item in batch.rejections] == [("special-token", r"'\ufdd05\ufdd1'")]
-    assert len(batch.lengths) == 1
+    assert len(batch.rows) == 1
 
 
 def test_a_system_format_for_the_users_element_is_one_string(opened: Opened) -> None:

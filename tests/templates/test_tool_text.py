@@ -247,30 +247,45 @@ def test_reasoning(rendered: Rendered) -> None:
     assert "hm\n</think>\n\nnow\n{}" in rendered("glm4_moe", calls)
 
 
+def inserted(text: str) -> Message:
+    return Message(Role.SYSTEM, text)
+
+
 @pytest.mark.parametrize(
-    ("name", "messages", "field", "expected"),
+    ("name", "messages", "reason", "field", "expected"),
     [
-        ("qwen", [], "messages", "a round"),
-        ("qwen", [says()], "messages[0]", "a user message or a tool result"),
-        ("qwen", [user()], "messages[0]", "an assistant message at the end"),
-        ("qwen", [user(), says(), user()], "messages[2]", "an assistant message at the end"),
-        ("qwen", [user(), user(), says()], "messages[1]", "an assistant message"),
-        ("qwen", [user(), says(), says()], "messages[2]", "a user message or a tool result"),
-        ("qwen3", [result("A"), user(), says()], "messages[1]", "an assistant message"),
-        ("qwen", [user(), says(), result("A"), result("B"), says()], "messages[3]", "several tool results"),
-        ("glm4_moe", [result("A"), result("B"), says()], "messages[1]", "several tool results"),
-        ("qwen", [user(), says(reasoning="hm")], "messages[1].reasoning", "--enable-thinking false"),
-        ("qwen3", [user(), says("<think>x", reasoning="hm")], "messages[1].reasoning", "in one place"),
-        ("glm4", [user(), says("text", NOW)], "messages[1]", "no text beside a tool call"),
-        ("qwen", [Message(Role.USER, "q", tool_calls=(NOW,)), says()], "messages[0]", "tool calls in an"),
-        ("qwen", [Message(Role.USER, "q", "hm"), says()], "messages[0]", "reasoning in an"),
+        ("qwen", [], "empty-dialogue", "messages", "a message"),
+        ("qwen", [says()], "role-order", "messages[0]", "a user message or a tool result; --chat-template"),
+        ("qwen", [user()], "no-assistant", "messages", "an assistant message"),
+        ("qwen", [user(), result("A"), user()], "no-assistant", "messages", "an assistant message"),
+        ("qwen", [user(), user(), says()], "role-order", "messages[1]", "an assistant message; --"),
+        ("qwen", [user(), says(), says()], "role-order", "messages[2]", "a user message or a tool result"),
+        ("qwen3", [result("A"), user(), says()], "role-order", "messages[1]", "an assistant message"),
+        ("qwen", [user(), says(), result("A"), result("B"), says()], "role-order", "messages[3]",
+         "several tool results in a row; --chat-template"),
+        ("glm4_moe", [result("A"), result("B"), says()], "role-order", "messages[1]", "tool results in"),
+        ("qwen", [inserted("s"), user(), says()], "unsupported-message", "messages[0]", "--chat-template"),
+        ("qwen", [user(), inserted("s"), says()], "unsupported-message", "messages[1]", "no system"),
+        ("qwen", [user(), says(), inserted("s")], "unsupported-message", "messages[2]", "no system"),
+        ("qwen3", [user(), says(), result("A"), inserted("s"), says()], "unsupported-message",
+         "messages[3]", "no system"),
+        ("qwen", [user(), says(reasoning="hm")], "unsupported-message", "messages[1].reasoning",
+         "--enable-thinking false"),
+        ("qwen3", [user(), says("<think>x", reasoning="hm")], "unsupported-message",
+         "messages[1].reasoning", "in one place"),
+        ("glm4", [user(), says("text", NOW)], "unsupported-message", "messages[1]",
+         "no text beside a tool call"),
+        ("qwen", [Message(Role.USER, "q", tool_calls=(NOW,)), says()], "unsupported-message", "messages[0]",
+         "tool calls in an"),
+        ("qwen", [Message(Role.USER, "q", "hm"), says()], "unsupported-message", "messages[0]",
+         "reasoning in an"),
     ],
 )  # fmt: skip
 def test_what_a_format_has_no_place_for(
-    rendered: Rendered, name: str, messages: list[Message], field: str, expected: str
+    rendered: Rendered, name: str, messages: list[Message], reason: str, field: str, expected: str
 ) -> None:
     [error] = rendered.batch(name, Dialogue(messages)).failed.values()
-    assert (error.reason, error.field) == ("unsupported-message", field)
+    assert (error.reason, error.field) == (reason, field)
     assert expected in error.expected
 
 

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mtsft_preproc.dialogue import Dialogue
 from mtsft_preproc.errors import RecordError
-from mtsft_preproc.templates.chat.messages import chat_messages
+from mtsft_preproc.templates.chat.messages import chat_messages, chat_tools
 from mtsft_preproc.templates.chat.parity import ServingParity
 from mtsft_preproc.templates.chat.rendering import ChatRenderer, Conversation
-from mtsft_preproc.templates.chat.script import Script, write_once, write_script
+from mtsft_preproc.templates.chat.script import Scribe, Script
 from mtsft_preproc.templates.chat.spans import Spans, View, tokenize
+from mtsft_preproc.templates.chat.stretches import safe_cuts
 from mtsft_preproc.templates.chat.turns import Turn
 from mtsft_preproc.templates.segments import Kind
 from mtsft_preproc.templates.token_batch import WHOLE, ParityDifference, Template, TokenBatch
-from mtsft_preproc.tokenization import Encoder, SpecialText
+from mtsft_preproc.tokenization import Encoder, RememberingEncoder, SpecialText
 
 __all__ = ["ChatTemplate"]
 
@@ -44,6 +47,8 @@ class ChatTemplate(Template):
         special_tokens_in_text: ``"plain"``, ``"allow"`` or ``"reject"``.
         parity: ``"report"``, ``"require"``, ``"split"`` or ``"off"``.
         append_eod: Whether one more EOS, trained, closes each sample.
+        train_on_tools: Whether words of tool results are told apart from the rest, so that they can be
+            trained.
     """
 
     def __init__(
@@ -53,29 +58,43 @@ class ChatTemplate(Template):
         special_tokens_in_text: str = "plain",
         parity: str = "report",
         append_eod: bool = False,
+        train_on_tools: bool = False,
     ) -> None:
         self._renderer = renderer
         self._encoder = encoder
+        self._remembering = RememberingEncoder(encoder)
+        self.closing = int(append_eod)
         self._in_text = special_tokens_in_text
         self._parity = parity
         self._append_eod = append_eod
         self._special = SpecialText(encoder.spec)
+        self._observes = train_on_tools
+        self._scribe = Scribe(renderer, self._special, train_on_tools)
         self._serving = ServingParity(renderer, encoder)
         self._seen: dict[int, int] = {}
         self._scripts: OrderedDict[tuple[object, ...], list[Script]] = OrderedDict()
+        #: The tools of each dialogue of a batch, as the template gets them, by those of the dialogue.
+        self._tools: dict[int, list[Any]] = {}
 
-    def encode(self, dialogues: Sequence[Dialogue], trained: Sequence[Sequence[bool]]) -> TokenBatch:
+    def encode(
+        self, dialogues: Sequence[Dialogue], trained: Sequence[Sequence[bool]], shared: bool = False
+    ) -> TokenBatch:
+        self._scribe.forget()
+        self._tools.clear()
         views: list[View] = []
         failed: dict[int, RecordError] = {}
         notes: list[list[str]] = [[] for _ in dialogues]
         for number, dialogue in enumerate(dialogues):
             try:
-                views += self._views(number, dialogue, trained[number])
+                views += self._views(number, dialogue, trained[number], shared)
             except RecordError as error:
                 failed[number] = error
+        self._scribe.forget()
         if not views:
             return _no_tokens(failed, notes)
-        spans = tokenize(views, self._encoder, self._special, self._in_text)
+        cuts = self._cuts if shared else None
+        encoder = self._remembering if shared else self._encoder
+        spans = tokenize(views, encoder, self._special, self._in_text, cuts)
         for number, refusal in spans.failed.items():
             failed.setdefault(views[number].dialogue, refusal)
         batch, across = self._batch(views, spans)
@@ -85,9 +104,21 @@ class ChatTemplate(Template):
             self._compare(views, spans, batch)
         return self._with_eod(views, batch) if self._append_eod else batch
 
-    def _views(self, number: int, dialogue: Dialogue, trained: Sequence[bool]) -> list[View]:
+    @functools.cached_property
+    def _cuts(self) -> frozenset[int]:
+        return safe_cuts(self._encoder.spec)
+
+    def _views(self, number: int, dialogue: Dialogue, trained: Sequence[bool], shared: bool) -> list[View]:
         """Render a dialogue: once, and once more per turn that needs a sample of its own."""
-        conversation = Conversation.of(chat_messages(dialogue), dialogue.tools)
+        front = int(bool(dialogue.system))
+        # One list for all parts of a dialogue, which are told by it.
+        tools = self._tools.setdefault(id(dialogue.tools), chat_tools(dialogue.tools))
+        conversation = Conversation.of(chat_messages(dialogue), tools, front)
+        if shared:
+            # Parts of one dialogue hold the very same objects, which live for as long as the batch.
+            conversation.same = (*[dialogue.system] * front, *map(id, dialogue.messages))
+            # Most turns of such a part are context: to prove each in each part would cost their square.
+            conversation.wanted = frozenset(number + front for number, flag in enumerate(trained) if flag)
         flags = [False] * conversation.front + list(trained)
         try:
             whole = self._view(number, WHOLE, conversation, flags)
@@ -127,8 +158,9 @@ class ChatTemplate(Template):
                 if script.holds(values) and script.writes(text, values):
                     return script
         if not self._is_common(conversation):
-            return write_once(self._renderer, conversation, self._special)
-        script = write_script(self._renderer, conversation, self._special)
+            return self._scribe.write_once(conversation)
+        conversation.wanted = None
+        script = self._scribe.write(conversation)
         self._scripts[conversation.key] = [script, *known][:_KEPT_OF_SHAPE]
         if len(self._scripts) > _KEPT:
             self._scripts.popitem(last=False)
@@ -145,6 +177,7 @@ class ChatTemplate(Template):
     def _batch(self, views: Sequence[View], spans: Spans) -> tuple[TokenBatch, npt.NDArray[np.bool_]]:
         """Return the tokens, and which of them lie across a border."""
         kinds, messages, across = spans.kinds(views, self._encoder.special_mask)
+        kinds[self._is_bos(spans) & (kinds <= Kind.CONTEXT)] = Kind.PREFIX
         counts = np.asarray([len(view.trained) for view in views])
         firsts = np.cumsum(counts) - counts
         batch = TokenBatch(
@@ -161,6 +194,16 @@ class ChatTemplate(Template):
         )
         return batch, across
 
+    def _is_bos(self, spans: Spans) -> npt.NDArray[np.bool_]:
+        """Return which tokens are BOS; one that is EOS, too, is BOS where it opens a sample."""
+        spec = self._encoder.spec
+        found: npt.NDArray[np.bool_] = spans.ids == (-1 if spec.bos_id is None else spec.bos_id)
+        if spec.bos_id == spec.eos_id:
+            opens = np.zeros(len(spans.ids) + 1, bool)
+            opens[spans.borders[:-1]] = True
+            found &= opens[:-1]
+        return found
+
     def _note(
         self, views: Sequence[View], spans: Spans, across: npt.NDArray[np.bool_], batch: TokenBatch
     ) -> None:
@@ -175,6 +218,8 @@ class ChatTemplate(Template):
                 found.append("special-token-in-text")
             if any(self._lacks_stop(view, turn.turn) for turn in view.script.turns):
                 found.append("stop-not-trained")
+            if self._observes and _lacks_result(view):
+                found.append("result-not-trained")
             notes += [note for note in found if note not in notes]
 
     def _lacks_stop(self, view: View, turn: Turn) -> bool:
@@ -207,6 +252,17 @@ class ChatTemplate(Template):
         batch.kinds = np.insert(batch.kinds, ends, np.uint8(Kind.GENERATED))
         batch.sample_ends = ends + np.arange(1, len(ends) + 1)
         return batch
+
+
+def _lacks_result(view: View) -> bool:
+    """Return whether words of a result are to be trained that the template writes only among its own."""
+    observed = set(view.script.owners[view.script.kinds == Kind.OBSERVED].tolist())
+    messages = enumerate(view.conversation.messages)
+    return any(
+        view.trained[number] and message["role"] == "tool" and message.get("content")
+        and number not in observed
+        for number, message in messages
+    )  # fmt: skip
 
 
 def _no_tokens(failed: dict[int, RecordError], notes: list[list[str]]) -> TokenBatch:

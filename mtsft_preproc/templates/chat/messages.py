@@ -7,9 +7,11 @@ from typing import Any
 from mtsft_preproc.dialogue import Dialogue, Message, Role
 from mtsft_preproc.templates.chat.tracing import OUTSIDE, Leaf, Object, Recorder, Traced
 
-__all__ = ["chat_messages", "message_shape", "traced_messages", "traced_tools"]
+__all__ = ["chat_messages", "chat_tools", "message_shape", "traced_messages", "traced_tools"]
 
-_ROLES = {Role.USER: "user", Role.ASSISTANT: "assistant", Role.OBSERVATION: "tool"}
+_ROLES = {
+    Role.USER: "user", Role.ASSISTANT: "assistant", Role.OBSERVATION: "tool", Role.SYSTEM: "system",
+}  # fmt: skip
 #: Fields whose text is not the data's.
 _FIXED = frozenset({"role", "type"})
 
@@ -21,6 +23,19 @@ def chat_messages(dialogue: Dialogue) -> list[dict[str, Any]]:
     """
     system = [{"role": "system", "content": dialogue.system}] if dialogue.system else []
     return system + [_message(message) for message in dialogue.messages]
+
+
+def chat_tools(tools: list[Any]) -> list[Any]:
+    """Return the tools as requests to a serving engine hold them: functions of a type.
+
+    Data often have the function alone, which templates would write otherwise, or refuse.
+    """
+    return [
+        {"type": "function", "function": tool}
+        if isinstance(tool, dict) and "name" in tool and "function" not in tool
+        else tool
+        for tool in tools
+    ]
 
 
 def _message(message: Message) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from mtsft_preproc.dialogue import Dialogue
 from mtsft_preproc.errors import RecordError
 from mtsft_preproc.templates.chat.headers import common_length
-from mtsft_preproc.templates.chat.messages import chat_messages
+from mtsft_preproc.templates.chat.messages import chat_messages, chat_tools
 from mtsft_preproc.templates.chat.rendering import ChatRenderer, Conversation
 from mtsft_preproc.templates.chat.script import ScriptTurn
 from mtsft_preproc.templates.chat.spans import Spans, View
@@ -67,8 +67,10 @@ class ServingParity:
         self, late: list[tuple[int, ScriptTurn, int, str]], spans: Spans
     ) -> Iterator[tuple[int, ScriptTurn, str]]:
         """Settle the turns whose prompts end in words: those are encoded as a serving engine would."""
-        flat = self._encoder.encode([text for *_, text in late])
-        for place, (number, turn, token, _) in enumerate(late):
+        texts = {text: place for place, text in enumerate(dict.fromkeys(text for *_, text in late))}
+        flat = self._encoder.encode(list(texts))
+        for number, turn, token, text in late:
+            place = texts[text]
             ids = flat.ids[flat.offsets[place] : flat.offsets[place + 1]].tolist()
             yield number, turn, "same" if self._ends_with(spans, token, ids) else "border"
 
@@ -132,7 +134,9 @@ class ServingParity:
 
 def prompts_of(renderer: ChatRenderer, dialogue: Dialogue) -> Iterator[tuple[int, str | RecordError]]:
     """Yield, per message of the assistant, what a serving engine would put in front, or why it can't."""
-    conversation = Conversation.of(chat_messages(dialogue), dialogue.tools)
+    conversation = Conversation.of(
+        chat_messages(dialogue), chat_tools(dialogue.tools), int(bool(dialogue.system))
+    )
     for number, message in enumerate(dialogue.messages):
         if message.role.is_target:
             try:

@@ -35,17 +35,22 @@ class Conversation:
         tools: The tools, or None.
         key: What the traces of its renderings are kept under.
         front: Messages in front that are not the dialogue's own: the system text.
+        same: Per message what tells that it is the very message of another conversation; or None.
+        wanted: Numbers of the messages of the assistant that have to be told from the rest; None: all.
     """
 
     messages: list[dict[str, Any]]
     tools: list[Any] | None
     key: tuple[Any, ...]
     front: int = 0
+    same: tuple[Any, ...] | None = None
+    wanted: frozenset[int] | None = None
 
     @classmethod
-    def of(cls, messages: list[dict[str, Any]], tools: list[Any]) -> Conversation:
-        """Make one."""
-        front = int(bool(messages) and messages[0]["role"] == "system")
+    def of(cls, messages: list[dict[str, Any]], tools: list[Any], front: int | None = None) -> Conversation:
+        """Make one; by default a system message that stands first is not the dialogue's own."""
+        if front is None:
+            front = int(bool(messages) and messages[0]["role"] == "system")
         # What stands in a list of tools beside objects isn't traced: it must be the same.
         others = [repr(tool) for tool in tools if not isinstance(tool, dict)]
         return cls(messages, tools or None, ((len(tools), *others), *map(message_shape, messages)), front)
@@ -57,7 +62,8 @@ class Conversation:
 
     def first(self, count: int) -> Conversation:
         """Return the conversation as it stood after ``count`` messages."""
-        return Conversation(self.messages[:count], self.tools, self.key[: count + 1], self.front)
+        same = None if self.same is None else self.same[:count]
+        return Conversation(self.messages[:count], self.tools, self.key[: count + 1], self.front, same)
 
 
 @dataclass(slots=True)
@@ -152,7 +158,7 @@ class ChatRenderer:
             prompt: Whether to add the generation prompt.
 
         Raises:
-            RecordError: ``template-error``: the template refuses the conversation, or fails on it.
+            RecordError: ``template-refused``: the template refuses the conversation, or fails on it.
         """
         return self._render(self._plain, conversation.messages, conversation.tools, prompt)
 
@@ -165,7 +171,7 @@ class ChatRenderer:
             keep: Whether another conversation of the same shape may use the trace.
 
         Raises:
-            RecordError: ``template-error``; ``mask-unproven``: the traced text is not the text, as the
+            RecordError: ``template-refused``; ``mask-unproven``: the traced text is not the text, as the
                 template does something that tracing doesn't follow.
         """
         if not keep:
@@ -222,7 +228,7 @@ class ChatRenderer:
         except Exception as error:
             # Templates are code of strangers: they raise on purpose, and fail in every other way too.
             raise RecordError(
-                "template-error",
+                "template-refused",
                 "",
                 "a dialogue that the chat template takes",
                 f"{type(error).__name__}: {error}",

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from mtsft_preproc.errors import RecordError
 from mtsft_preproc.templates.chat.expressions import Evaluate, Expression, paths
+from mtsft_preproc.templates.chat.kinds import Headers, Kinds
 from mtsft_preproc.templates.chat.rendering import ChatRenderer, Conversation, Guard
 from mtsft_preproc.templates.chat.tracing import OUTSIDE, Leaf, Piece
 from mtsft_preproc.templates.chat.turns import Turn, prove_quickly, prove_turn
@@ -19,10 +22,15 @@ from mtsft_preproc.templates.chat.written import Written
 from mtsft_preproc.templates.segments import Kind
 from mtsft_preproc.tokenization import SpecialText
 
-__all__ = ["Script", "ScriptTurn", "write_once", "write_script"]
+__all__ = ["Scribe", "Script", "ScriptTurn"]
 
-#: Owner of text that belongs to no message.
-NOBODY = -1
+#: Note on a greeting of the assistant that is context, as no serving engine asks for it.
+_UNASKED = "greeting-not-trained"
+
+T = TypeVar("T")
+
+#: Characters of renderings that are kept at most.
+_KEPT_CHARACTERS = 1 << 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +60,11 @@ class Script:
         literals: Text of each piece, ``""`` where it comes from the conversation.
         fills: Of those: number of the piece, and what it is filled with.
         kinds: uint8: the :class:`Kind` of each piece.
-        owners: int64: number of the message of each piece, or ``NOBODY``.
+        owners: int64: number of the message of each piece, or -1.
         guards: What the script holds for.
         turns: The turns of the assistant.
         special: Ids of the special tokens that the template writes.
+        places: Where each of them starts: number of the piece and character in it.
         notes: What the template leaves out of the conversation.
     """
 
@@ -66,6 +75,7 @@ class Script:
     guards: tuple[Guard, ...]
     turns: list[ScriptTurn]
     special: list[int]
+    places: list[tuple[int, int]]
     notes: list[str]
 
     def holds(self, values: Sequence[Any]) -> bool:
@@ -88,70 +98,168 @@ class Script:
         return texts
 
 
-def write_script(renderer: ChatRenderer, conversation: Conversation, special: SpecialText) -> Script:
-    """Render a conversation and prove each turn of the assistant, for all conversations like it.
+class Scribe:
+    """Writes scripts.
 
-    Raises:
-        RecordError: ``template-error``, ``mask-unproven``, or ``not-rendered``.
+    Args:
+        renderer: The template.
+        special: Finds special tokens.
+        observes: Whether the words of tool results are told apart from the rest.
     """
-    trace = renderer.trace(conversation)
-    full = Written(trace)
-    guards: dict[Expression, Guard] = {guard.question: guard for guard in trace.guards}
-    replies = {}
-    for number in _targets(conversation):
-        reply = renderer.trace(conversation.first(number + 1))
-        guards |= {guard.question: guard for guard in reply.guards}
-        replies[number] = Written(reply)
-    notes = _left_out(conversation, full, replies.__getitem__)
-    for question, answer in _emptiness(conversation, full):
-        guards.setdefault(question, renderer.guard(question, answer))
-    turns = []
-    for number, reply_written in replies.items():
-        prompt = renderer.trace(conversation.first(number), prompt=True)
-        guards |= {guard.question: guard for guard in prompt.guards}
-        history = functools.partial(_traced, renderer, conversation.first(number))
-        turn = prove_turn(number, full, Written(prompt), reply_written, history, special)
-        for question, answer in turn.guards:
-            guards[question] = renderer.guard(question, answer)
-        turns.append(turn)
-    return _compile(renderer, full, turns, tuple(guards.values()), notes, special)
 
+    def __init__(self, renderer: ChatRenderer, special: SpecialText, observes: bool = False) -> None:
+        self._renderer = renderer
+        self._special = special
+        self._observes = observes
+        self._headers = Headers(renderer, special)
+        self._kept: dict[tuple[Any, ...], str] = {}
+        self._kept_characters = 0
 
-def write_once(renderer: ChatRenderer, conversation: Conversation, special: SpecialText) -> Script:
-    """Do the same for this conversation alone: a script without guards, for a fraction of the time.
+    def forget(self) -> None:
+        """Forget the renderings that are kept for conversations which share messages."""
+        self._kept.clear()
+        self._kept_characters = 0
 
-    One rendering is traced; the others are plain ones where they are beginnings of one another.
+    def write(self, conversation: Conversation) -> Script:
+        """Render a conversation and prove each turn of the assistant, for all conversations like it.
 
-    Raises:
-        RecordError: As :func:`write_script`.
-    """
-    full = Written(renderer.trace(conversation, keep=False))
-    replies = functools.cache(lambda number: _traced(renderer, conversation.first(number + 1)))
-    notes = _left_out(conversation, full, replies)
-    turns = []
-    for number in _targets(conversation):
-        before, upto = conversation.first(number), conversation.first(number + 1)
-        prompt = renderer.text(before, prompt=True)
-        reply = full.text if upto.messages == conversation.messages else renderer.text(upto)
-        content = conversation.messages[number].get("content") or ""
-        turn = prove_quickly(number, full, prompt, reply, content, special)
-        if turn is None:
-            history = functools.partial(_traced, renderer, before)
-            turn = prove_turn(
-                number, full, _traced(renderer, before, True), replies(number), history, special
-            )
-        turns.append(turn)
-    return _compile(renderer, full, turns, (), notes, special)
+        Raises:
+            RecordError: ``template-refused``, ``mask-unproven``, or ``not-rendered``.
+        """
+        renderer = self._renderer
+        trace = renderer.trace(conversation)
+        full = Written(trace)
+        guards: dict[Expression, Guard] = {guard.question: guard for guard in trace.guards}
+        replies = {}
+        for number in _targets(conversation):
+            reply = renderer.trace(conversation.first(number + 1))
+            guards |= {guard.question: guard for guard in reply.guards}
+            replies[number] = Written(reply)
+        notes = _left_out(conversation, full, replies.__getitem__)
+        for question, answer in _emptiness(conversation, full):
+            guards.setdefault(question, renderer.guard(question, answer))
+        turns = []
+        for number, reply_written in replies.items():
+            prompt = self._prompt(number, functools.partial(renderer.trace, prompt=True), conversation)
+            if prompt is None:
+                notes.append(_UNASKED)
+                continue
+            guards |= {guard.question: guard for guard in prompt.guards}
+            history = functools.partial(self._traced, conversation.first(number))
+            turn = prove_turn(number, full, Written(prompt), reply_written, history, self._special)
+            for question, answer in turn.guards:
+                guards[question] = renderer.guard(question, answer)
+            turns.append(turn)
+        return self._compile(conversation, full, turns, tuple(guards.values()), notes)
+
+    def write_once(self, conversation: Conversation) -> Script:
+        """Do the same for this conversation alone: a script without guards, for a fraction of the time.
+
+        One rendering is traced; the others are plain ones where they are beginnings of one another.
+
+        Raises:
+            RecordError: As :meth:`write`.
+        """
+        special = self._special
+        full = Written(self._renderer.trace(conversation, keep=False))
+        replies = functools.cache(lambda number: self._traced(conversation.first(number + 1)))
+        notes = _left_out(conversation, full, replies)
+        turns = []
+        for number in _targets(conversation):
+            before, upto = conversation.first(number), conversation.first(number + 1)
+            prompt = self._prompt(number, functools.partial(self._text, prompt=True), conversation)
+            if prompt is None:
+                notes.append(_UNASKED)
+                continue
+            reply = full.text if upto.messages == conversation.messages else self._text(upto)
+            content = conversation.messages[number].get("content") or ""
+            turn = prove_quickly(number, full, prompt, reply, content, special)
+            if turn is None:
+                history = functools.partial(self._traced, before)
+                turn = prove_turn(
+                    number, full, self._traced(before, True), replies(number), history, special
+                )
+            turns.append(turn)
+        return self._compile(conversation, full, turns, (), notes)
+
+    def _prompt(
+        self, number: int, render: Callable[[Conversation], T], conversation: Conversation
+    ) -> T | None:
+        """Render what stands in front of a turn; None where that is nothing, and the template refuses it.
+
+        A greeting, with which the assistant opens a dialogue, is then no turn that a model was asked for.
+        """
+        try:
+            return render(conversation.first(number))
+        except RecordError:
+            if number:
+                raise
+            return None
+
+    def _text(self, conversation: Conversation, prompt: bool = False) -> str:
+        """Render, what the conversation has in common with others once."""
+        if conversation.same is None:
+            return self._renderer.text(conversation, prompt)
+        key = (prompt, id(conversation.tools), *conversation.same)
+        if key not in self._kept:
+            text = self._renderer.text(conversation, prompt)
+            self._kept_characters += len(text)
+            if self._kept_characters > _KEPT_CHARACTERS:
+                self.forget()
+            self._kept[key] = text
+        return self._kept[key]
+
+    def _traced(self, conversation: Conversation, prompt: bool = False) -> Written:
+        return Written(self._renderer.trace(conversation, prompt))
+
+    def _compile(
+        self,
+        conversation: Conversation,
+        full: Written,
+        turns: list[Turn],
+        guards: tuple[Guard, ...],
+        notes: list[str],
+    ) -> Script:
+        """Cut the text at the borders of the turns, and make functions of its words."""
+        kinds = Kinds(full, conversation, self._headers, self._special, self._observes)
+        pieces: list[Piece] = []
+        found: list[tuple[Kind, int]] = []
+        made: list[ScriptTurn] = []
+        place = 0
+        for turn in turns:
+            _add_others(pieces, found, kinds, full, place, turn.start)
+            first = len(pieces)
+            pieces += full.cut(turn.start, turn.end)
+            found += [(Kind.GENERATED, turn.message)] * (len(pieces) - first)
+            made.append(ScriptTurn(turn, first, len(pieces), *_tail(pieces[:first], self._special)))
+            place = turn.end
+        _add_others(pieces, found, kinds, full, place, len(full.text))
+        tokens = _special_tokens(pieces, self._special)
+        return Script(
+            [piece if isinstance(piece, str) else "" for piece in pieces],
+            [
+                (number, self._renderer.compile(piece.expression))
+                for number, piece in enumerate(pieces)
+                if isinstance(piece, Leaf)
+            ],
+            np.asarray([kind for kind, _ in found], np.uint8),
+            np.asarray([message for _, message in found], np.int64),
+            guards,
+            made,
+            [index for index, _ in tokens],
+            [place for _, place in tokens],
+            notes,
+        )
 
 
 def _targets(conversation: Conversation) -> list[int]:
+    """Return the messages of the assistant, those that are wanted."""
+    wanted = conversation.wanted
     return [
-        number for number, message in enumerate(conversation.messages) if message["role"] == "assistant"
+        number
+        for number, message in enumerate(conversation.messages)
+        if message["role"] == "assistant" and (wanted is None or number in wanted)
     ]
-
-
-def _traced(renderer: ChatRenderer, conversation: Conversation, prompt: bool = False) -> Written:
-    return Written(renderer.trace(conversation, prompt))
 
 
 def _left_out(conversation: Conversation, full: Written, replies: Callable[[int], Written]) -> list[str]:
@@ -198,61 +306,17 @@ def _written_fields(written: Written) -> set[tuple[Any, ...]]:
     return {path[:2] for words in written.words for path in paths(words.leaf.expression)}
 
 
-def _compile(
-    renderer: ChatRenderer,
-    full: Written,
-    turns: list[Turn],
-    guards: tuple[Guard, ...],
-    notes: list[str],
-    special: SpecialText,
-) -> Script:
-    """Cut the text at the borders of the turns, and make functions of its words."""
-    pieces: list[Piece] = []
-    kinds: list[int] = []
-    owners: list[int] = []
-    made: list[ScriptTurn] = []
-
-    def add(start: int, end: int, message: int, generated: bool) -> None:
-        for piece in full.cut(start, end):
+def _add_others(
+    pieces: list[Piece], found: list[tuple[Kind, int]], kinds: Kinds, full: Written, start: int, end: int
+) -> None:
+    """Add the pieces of a stretch that the model didn't generate, with their kinds and messages."""
+    borders = [start, *(place for place in kinds.borders if start < place < end), end]
+    for low, high in itertools.pairwise(borders):
+        place = low
+        for piece in full.cut(low, high):
             pieces.append(piece)
-            kinds.append(Kind.GENERATED if generated else _kind(piece, first_words, len(pieces)))
-            owners.append(message)
-
-    first_words = _first_words(full)
-    place = 0
-    for turn in turns:
-        add(place, turn.start, NOBODY, False)
-        first = len(pieces)
-        add(turn.start, turn.end, turn.message, True)
-        made.append(ScriptTurn(turn, first, len(pieces), *_tail(pieces[:first], special)))
-        place = turn.end
-    add(place, len(full.text), NOBODY, False)
-    literals = [piece if isinstance(piece, str) else "" for piece in pieces]
-    return Script(
-        literals,
-        [
-            (number, renderer.compile(piece.expression))
-            for number, piece in enumerate(pieces)
-            if isinstance(piece, Leaf)
-        ],
-        np.asarray(kinds, np.uint8),
-        np.asarray(owners, np.int64),
-        guards,
-        made,
-        _special_ids(pieces, special),
-        notes,
-    )
-
-
-def _first_words(full: Written) -> int:
-    return full.words[0].start if full.words else 0
-
-
-def _kind(piece: Piece, first_words: int, number: int) -> Kind:
-    """Return what a piece is that the model didn't generate."""
-    if isinstance(piece, Leaf):
-        return Kind.SYSTEM if piece.owners == {OUTSIDE} else Kind.CONTEXT
-    return Kind.PREFIX if number == 1 and first_words else Kind.CONTEXT
+            found.append(kinds.of(piece, place))
+            place += len(piece.text if isinstance(piece, Leaf) else str(piece))
 
 
 def _tail(pieces: Sequence[Piece], special: SpecialText) -> tuple[str | None, tuple[int, int]]:
@@ -270,14 +334,25 @@ def _tail(pieces: Sequence[Piece], special: SpecialText) -> tuple[str | None, tu
     return None, (0, 0)
 
 
-def _special_ids(pieces: Sequence[Piece], special: SpecialText) -> list[int]:
-    """Return the special tokens that the template's own text spells; its pieces joined where they touch."""
-    found: list[int] = []
-    text = ""
-    for piece in pieces:
+def _special_tokens(pieces: Sequence[Piece], special: SpecialText) -> list[tuple[int, tuple[int, int]]]:
+    """Return id and place of the special tokens that the template's own text spells.
+
+    Its pieces are joined where they touch; a place is the number of a piece and a character in it.
+    """
+    found: list[tuple[int, tuple[int, int]]] = []
+    run: list[tuple[int, str]] = []
+    for number, piece in enumerate([*pieces, None]):
         if isinstance(piece, str):
-            text += piece
-        else:
-            found += special.ids(text)
-            text = ""
-    return found + special.ids(text)
+            run.append((number, piece))
+        elif run:
+            found += _of_run(run, special)
+            run = []
+    return found
+
+
+def _of_run(run: list[tuple[int, str]], special: SpecialText) -> Iterator[tuple[int, tuple[int, int]]]:
+    text = "".join(piece for _, piece in run)
+    starts = [0, *itertools.accumulate(len(piece) for _, piece in run)]
+    for match, index in zip(special.tokens(text), special.ids(text), strict=True):
+        at = bisect.bisect_right(starts, match.start()) - 1
+        yield index, (run[at][0], match.start() - starts[at])

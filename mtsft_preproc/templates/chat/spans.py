@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from mtsft_preproc.errors import RecordError
 from mtsft_preproc.templates.chat.rendering import Conversation
 from mtsft_preproc.templates.chat.script import Script
+from mtsft_preproc.templates.chat.stretches import MarkedStretches, cut, encode_stretches
 from mtsft_preproc.templates.segments import Kind
 from mtsft_preproc.tokenization import Encoder, SpannedIds, SpecialText
 
@@ -92,25 +94,47 @@ class Spans:
         end = np.maximum(self.ends - 1, self.starts)
         final = np.minimum(np.searchsorted(self.pieces, end, side="right"), last)
         found, message = kinds[first], owners[first]
+        # The system's text is never trained: a token that ends in it is its.
+        found[(found == Kind.CONTEXT) & (kinds[final] == Kind.SYSTEM)] = Kind.SYSTEM
         # A special token may swallow the white space behind it; it is the model's all the same.
         across = (message != owners[final]) & ~(special[self.ids] & (message >= 0))
         message[across] = -1
+        of_model = across & ((found == Kind.GENERATED) | (kinds[final] == Kind.GENERATED))
         found[across] = Kind.CONTEXT
-        return found, message, across
+        return found, message, of_model
 
 
-def tokenize(views: Sequence[View], encoder: Encoder, special: SpecialText, in_text: str) -> Spans:
+def tokenize(
+    views: Sequence[View],
+    encoder: Encoder,
+    special: SpecialText,
+    in_text: str,
+    cuts: frozenset[int] | None = None,
+) -> Spans:
     """Encode the texts of views.
 
     No special token comes from the words of a dialogue: the special tokens among the ids must be those
     that the template's own text spells, and where they are not, the text is encoded again with the
     template's tokens marked (``plain``), refused (``reject``), or left as it is (``allow``).
+
+    Args:
+        views: The views.
+        encoder: Of the tokenizer.
+        special: Finds special tokens.
+        in_text: What becomes of special tokens in words.
+        cuts: Special tokens in front of which text may be cut, where views have stretches in common: each
+            stretch is then encoded once. None encodes each text as one.
     """
-    encoded = encoder.encode_spans([view.text for view in views])
+    if cuts is None:
+        encoded = encoder.encode_spans([view.text for view in views])
+    else:
+        parts = [cut(view.text, _template_tokens(view, cuts)) for view in views]
+        encoded = encode_stretches(parts, encoder.encode_spans)
     spelled = _spelled(views, encoded, encoder)
     again: dict[int, SpannedIds] = {}
     failed: dict[int, RecordError] = {}
     lengths = [[len(text) for text in view.texts] for view in views]
+    marked_stretches = MarkedStretches(encoder, cuts or frozenset())
     for number in spelled:
         if in_text == "allow":
             continue
@@ -119,7 +143,7 @@ def tokenize(views: Sequence[View], encoder: Encoder, special: SpecialText, in_t
                 got = _first_spelled(views[number], special)
                 raise RecordError("special-token", "", "text without control tokens", got)
             marked = _marked(views[number], special)
-            again[number] = encoder.encode_marked_spans("".join(marked))
+            again[number] = marked_stretches.encode("".join(marked))
         except RecordError as error:
             failed[number] = error
         else:
@@ -129,6 +153,13 @@ def tokenize(views: Sequence[View], encoder: Encoder, special: SpecialText, in_t
     pieces = np.cumsum([length for own in lengths for length in own], dtype=np.int64)
     first_piece = np.concatenate([[0], np.cumsum([len(own) for own in lengths])])
     return Spans(ids, starts, ends, borders, pieces, first_piece, spelled, set(again), failed)
+
+
+def _template_tokens(view: View, wanted: frozenset[int]) -> list[int]:
+    """Return where the template's own special tokens start in a text, those in ``wanted``."""
+    starts = [0, *itertools.accumulate(map(len, view.texts))]
+    tokens = zip(view.script.special, view.script.places, strict=True)
+    return [starts[piece] + place for index, (piece, place) in tokens if index in wanted]
 
 
 def _spelled(views: Sequence[View], encoded: SpannedIds, encoder: Encoder) -> list[int]:

@@ -214,7 +214,7 @@ def test_the_templates_refusal_is_told(letters: Model) -> None:
     told = Dialogue([Message(Role.USER, "a"), Message(Role.USER, "b"), Message(Role.ASSISTANT, "c")])
     batch = encode(letters, RAISES, told, say("a", "b"))
     assert list(batch.failed) == [0]
-    assert batch.failed[0].reason == "template-error"
+    assert batch.failed[0].reason == "template-refused"
     assert batch.failed[0].got == "TemplateError: Roles must take turns: b"
     assert trained(letters, TokenBatch(**{**fields(batch), "failed": {}})) == ["b<|im_end|>"]
 

@@ -190,7 +190,7 @@ def test_foreign_tokens_change_nothing(letters: Model, name: str) -> None:
         items = [spelling(rng, plain, ["zz"], True), spelling(rng, plain, foreign, True)]
         batch = template.encode(items, flags(items))
         assert {error.reason for error in batch.failed.values()} <= {
-            "template-error",
+            "template-refused",
             "not-rendered",
             "mask-unproven",
         }
@@ -214,7 +214,7 @@ def test_its_own_tokens_are_sanitized_as_transformers_does(letters: Model, name:
         item = spelling(rng, dialogue(rng, 0.0), own)
         batch = template.encode([item], flags([item]))
         if batch.failed:
-            assert batch.failed[0].reason in ("template-error", "not-rendered", "mask-unproven")
+            assert batch.failed[0].reason in ("template-refused", "not-rendered", "mask-unproven")
             continue
         [(ids, _)] = samples(batch).values()
         messages, tools = conversation(item)

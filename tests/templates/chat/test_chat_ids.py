@@ -45,14 +45,14 @@ def compare(model: Model, text: str | None, batch: TokenBatch, told: Sequence[Di
     for number, dialogue in enumerate(told):
         expected, refused = attempt(model, text, dialogue)
         if refused:
-            assert batch.failed[number].reason == "template-error"
+            assert batch.failed[number].reason == "template-refused"
             assert batch.failed[number].got == refused
         elif number in kept:
             ids, mask = kept[number]
             assert ids == expected
             assert not all(mask)
         else:
-            assert batch.failed[number].reason in ("template-error", "not-rendered", "mask-unproven")
+            assert batch.failed[number].reason in ("template-refused", "not-rendered", "mask-unproven")
     return len(kept)
 
 
