@@ -1,0 +1,73 @@
+"""The part of a record's dialogue that becomes one sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from mtsft_preproc.dialogue import Dialogue, Message, Role
+from mtsft_preproc.templates import WHOLE
+
+__all__ = ["Piece", "round_starts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A run of messages of a dialogue, rendered as a dialogue of its own.
+
+    Attributes:
+        record: Number of the record in the batch.
+        dialogue: The messages, and what belongs to all of them.
+        trained: Per message: whether it is trained.
+        turn: Number, in the record's dialogue, of the message that the sample is for, or ``WHOLE``.
+        first: Number, in the record's dialogue, of the first message.
+    """
+
+    record: int
+    dialogue: Dialogue
+    trained: list[bool]
+    turn: int = WHOLE
+    first: int = 0
+
+    def part(self, start: int, end: int, summarized: bool = False) -> Piece:
+        """Return messages ``start`` to ``end``; ``summarized`` tells of those before in the system text."""
+        system = self.dialogue.system
+        if summarized and self.dialogue.summary:
+            system = "\n\n".join(text for text in (system, self.dialogue.summary) if text)
+        dialogue = replace(self.dialogue, messages=self.dialogue.messages[start:end], system=system)
+        return replace(self, dialogue=dialogue, trained=self.trained[start:end], first=self.first + start)
+
+    @property
+    def characters(self) -> int:
+        """Characters of its messages, by which its tokens are guessed."""
+        return sum(map(_size, self.dialogue.messages))
+
+    @property
+    def weight(self) -> int:
+        """Characters of all that is rendered, by which batches are cut."""
+        tools = sum(len(str(tool)) for tool in self.dialogue.tools)
+        return self.characters + len(self.dialogue.system) + tools
+
+
+def _size(message: Message) -> int:
+    calls = sum(len(str(call.arguments)) + len(call.name) for call in message.tool_calls)
+    return len(message.text) + len(message.reasoning or "") + calls
+
+
+def sizes(messages: Sequence[Message]) -> list[int]:
+    """Return the characters of each message."""
+    return [_size(message) for message in messages]
+
+
+def round_starts(messages: Sequence[Message]) -> list[int]:
+    """Return where the rounds start: with the first message, and with each question of the user.
+
+    So a tool's result is never parted from its call. Messages of the user in a row are one question; one
+    that nobody answers is no round of its own.
+    """
+    answered = max((number for number, message in enumerate(messages) if message.role.is_target), default=0)
+    return [
+        number
+        for number, message in enumerate(messages[: answered + 1])
+        if number == 0 or (message.role is Role.USER and messages[number - 1].role is not Role.USER)
+    ]
