@@ -1,0 +1,75 @@
+"""What holds for the dialogues of every handler, whatever the format of the data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mtsft_preproc.dialogue import Dialogue, Role, shorten
+from mtsft_preproc.errors import RecordError
+
+__all__ = ["check_dialogue"]
+
+
+def check_dialogue(dialogue: Dialogue, empty_reply: str = "keep") -> Dialogue:
+    """Return a dialogue that makes sense, with what is odd about it noted.
+
+    Args:
+        dialogue: What a handler made of a record.
+        empty_reply: ``"keep"``, ``"reject"`` or ``"untrained"``.
+
+    Raises:
+        RecordError: ``empty-dialogue``, ``no-assistant``, ``orphan-tool-result`` or ``empty-reply``.
+    """
+    messages = dialogue.messages
+    if not messages:
+        raise RecordError("empty-dialogue", "", "at least one message", "none")
+    if not any(message.role.is_target for message in messages):
+        roles = ", ".join(message.role.name.lower() for message in messages[:5])
+        raise RecordError("no-assistant", "", "a message of the assistant", f"{len(messages)}: {roles}")
+    _check_results(dialogue)
+    if any(message.train and message.role in (Role.USER, Role.SYSTEM) for message in messages):
+        dialogue = replace(dialogue, notes=[*dialogue.notes, "flag-without-effect"])
+    asked = [message.content for message in messages if message.role is Role.USER]
+    if not all(asked) and "empty-prompt" not in dialogue.notes:
+        dialogue = replace(dialogue, notes=[*dialogue.notes, "empty-prompt"])
+    empty = [number for number, message in enumerate(messages) if _says_nothing(dialogue, number)]
+    if not empty:
+        return dialogue
+    if empty_reply == "reject":
+        raise RecordError(
+            "empty-reply", f"messages[{empty[0]}]", "a reply", shorten(messages[empty[0]].text)
+        )
+    notes = [*dialogue.notes, "empty-reply"]
+    if empty_reply == "untrained":
+        messages = [
+            replace(message, train=False) if number in empty else message
+            for number, message in enumerate(messages)
+        ]
+    return replace(dialogue, messages=messages, notes=notes)
+
+
+def _says_nothing(dialogue: Dialogue, number: int) -> bool:
+    message = dialogue.messages[number]
+    return message.role.is_target and not (message.content or message.tool_calls or message.reasoning)
+
+
+def _check_results(dialogue: Dialogue) -> None:
+    """Refuse a result that nobody asked for: at the start, behind the user, or of no known call."""
+    calls: set[str] = set()
+    before: Role | None = None
+    for number, message in enumerate(dialogue.messages):
+        calls.update(call.id for call in message.tool_calls if call.id is not None)
+        if message.role is Role.OBSERVATION:
+            where = f"messages[{number}]"
+            if message.call_id is not None and message.call_id not in calls:
+                known = ", ".join(sorted(calls)) or "none"
+                raise RecordError(
+                    "orphan-tool-result",
+                    where,
+                    f"a call with an id of an earlier one: {known}",
+                    repr(message.call_id),
+                )
+            if before not in (Role.ASSISTANT, Role.OBSERVATION):
+                got = "nothing" if before is None else before.name.lower()
+                raise RecordError("orphan-tool-result", where, "a message of the assistant before it", got)
+        before = message.role
