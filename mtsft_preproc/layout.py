@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
-from mtsft_preproc.indexed import SFT_FIELDS, bin_path, dataset_prefix, idx_path
+from mtsft_preproc.indexed import bin_path, idx_path
 
 __all__ = ["OutputPaths", "is_ours"]
 
@@ -42,12 +43,12 @@ class OutputPaths:
     def _beside(self, suffix: str) -> Path:
         return self.prefix.with_name(self.prefix.name + suffix)
 
-    def dataset(self, field: str) -> Path:
-        """Return the prefix of the ``.bin``/``.idx`` pair of ``field``."""
-        return dataset_prefix(self.prefix, field)
+    def dataset(self, name: str) -> Path:
+        """Return the path, without suffix, of a ``.bin``/``.idx`` pair: ``packed_input_ids``."""
+        return self._beside(f"_{name}_document")
 
-    def existing(self) -> list[Path]:
-        """Return those files of a finished output that are there."""
-        prefixes = [self.dataset(field) for field in SFT_FIELDS]
+    def existing(self, names: Iterable[str]) -> list[Path]:
+        """Return those files of a finished output with datasets of these names that are there."""
+        prefixes = [self.dataset(name) for name in names]
         files = [path(prefix) for prefix in prefixes for path in (bin_path, idx_path)]
         return [path for path in (*files, self.manifest) if path.exists()]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,9 @@ class Totals:
     samples: int = 0
     tokens: int = 0
     trained: int = 0
-    longest: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
+    #: Samples lost of records that kept others, by reason.
+    lost: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
     parity: Counter[str] = field(default_factory=Counter)
     #: The first few turns whose training text isn't serving text: file, row and what differs.
@@ -55,7 +56,7 @@ class Totals:
     #: Records read and rejected, by number of the file.
     by_file: dict[int, list[int]] = field(default_factory=dict)
 
-    def add(self, shard: Shard, part: PartReader, columns: dict[str, npt.NDArray[Any]]) -> None:
+    def add(self, shard: Shard, part: PartReader, columns: Mapping[str, Any]) -> None:
         """Add a part."""
         summary = part.summary
         rejected = summary.rejected.total()
@@ -65,8 +66,8 @@ class Totals:
         self.samples += summary.samples
         self.tokens += summary.tokens
         self.trained += summary.trained
-        self.longest = max(self.longest, int(columns["lengths"].max(initial=0)))
         self.rejected.update(summary.rejected)
+        self.lost.update(summary.lost)
         self.notes.update(summary.notes)
         self.parity.update(summary.parity)
         first_row = self.by_file.get(shard.file, [0])[0]
@@ -82,7 +83,8 @@ def write_ledger(
     files: list[InputFile],
     folder: Path,
     names: tuple[str, str],
-) -> tuple[Totals, npt.NDArray[np.int32]]:
+    keep_columns: Sequence[str] = (),
+) -> tuple[Totals, dict[str, npt.NDArray[np.int32]]]:
     """Write both files of the ledger.
 
     Args:
@@ -90,38 +92,48 @@ def write_ledger(
         files: The inputs, by number.
         folder: Where the files go.
         names: Their names: rejected, sources.
+        keep_columns: Columns of the records that each sample takes along.
 
     Returns:
-        The totals, and the lengths of all samples, int32 (S,).
+        The totals, and the lengths of all samples, int32 (S,), by group.
 
     Raises:
         DatasetError: A part is damaged, or the counts don't add up.
     """
     totals = Totals()
-    lengths: list[npt.NDArray[np.int32]] = [np.zeros(0, np.int32)]
+    lengths: dict[str, list[npt.NDArray[np.int32]]] = {}
+    schema = _SCHEMA
+    for name in keep_columns:
+        schema = schema.append(pa.field(name, pa.string()))
     paths = pa.array([file.path for file in files], pa.string())
     with (
         open(folder / names[0], "xb") as rejected,
         pq.ParquetWriter(
-            folder / names[1], _SCHEMA, compression="zstd", write_page_checksum=True
+            folder / names[1], schema, compression="zstd", write_page_checksum=True
         ) as sources,
     ):
         groups = _RowGroups(sources)
         for shard, part in work:
             columns, rejections = part.tail()
             first_row = totals.by_file.get(shard.file, [0])[0]
-            groups.add(_samples(totals.samples, first_row, shard.file, columns, paths))
+            own = columns[f"lengths:{part.groups[0]}"]
+            table = _samples(totals.samples, first_row, shard.file, own, columns, paths)
+            for place, name in enumerate(keep_columns):
+                values = pa.array([kept[place] for kept in columns["kept"]], pa.string())
+                table = table.append_column(schema.field(name), values)
+            groups.add(table)
             for entry in rejections:
                 rejected.write(_line(entry, files[shard.file].path, first_row))
             totals.add(shard, part, columns)
-            lengths.append(columns["lengths"])
+            for group in part.groups:
+                lengths.setdefault(group, []).append(columns[f"lengths:{group}"])
         groups.flush()
     if totals.read != totals.kept + totals.rejected.total():
         raise DatasetError(
             f"the ledger does not add up: {totals.read} records read, {totals.kept} kept, "
             f"{totals.rejected.total()} rejected; nothing was published"
         )
-    return totals, np.concatenate(lengths)
+    return totals, {group: np.concatenate(own) for group, own in lengths.items()}
 
 
 class _RowGroups:
@@ -150,7 +162,8 @@ def _samples(
     first_item: int,
     first_row: int,
     file: int,
-    columns: dict[str, npt.NDArray[Any]],
+    lengths: npt.NDArray[np.int32],
+    columns: Mapping[str, Any],
     paths: pa.Array,
 ) -> pa.Table:
     count = len(columns["rows"])
@@ -159,7 +172,7 @@ def _samples(
         [
             pa.array(np.arange(first_item, first_item + count, dtype=np.int64)),
             pa.array(np.zeros(count, np.int32)),
-            pa.array(columns["lengths"]),
+            pa.array(lengths),
             pa.array(columns["trained"]),
             pa.DictionaryArray.from_arrays(pa.array(np.full(count, file, np.int32)), paths),
             pa.array(columns["rows"] + first_row),
@@ -173,5 +186,14 @@ def _line(entry: dict[str, Any], path: str, first_row: int) -> bytes:
     out: dict[str, Any] = {"file": path, "row": entry["row"] + first_row}
     if entry["byte_offset"] >= 0:
         out["byte_offset"] = entry["byte_offset"]
+    if entry["turn"] >= 0:
+        out["turn"] = entry["turn"]
     out |= {name: entry[name] for name in ("reason", "field", "expected", "got")}
-    return json.dumps(out, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+    if entry["record"] is not None:
+        out["record"] = entry["record"]
+    try:
+        text = json.dumps(out, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        # A record of a parquet file can hold numbers that JSON has no form for; they become text.
+        text = json.dumps(json.loads(json.dumps(out), parse_constant=str), ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace") + b"\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mtsft_preproc.indexed import SFT_FIELDS
 from mtsft_preproc.ledger import Totals
 from mtsft_preproc.plan import Plan
 
@@ -22,7 +22,7 @@ _QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
 def build_manifest(
     plan: Plan,
     totals: Totals,
-    lengths: npt.NDArray[np.int32],
+    lengths: Mapping[str, npt.NDArray[np.int32]],
     sha256: dict[str, str],
     folder: Path,
 ) -> dict[str, Any]:
@@ -31,17 +31,19 @@ def build_manifest(
     Args:
         plan: What was done.
         totals: What came of it.
-        lengths: int32, shape (S,): tokens of each item.
+        lengths: int32, shape (S,): tokens of each sample, by group of datasets.
         sha256: Of each file of the output, by name.
         folder: Where these files lie now.
     """
-    quantiles = np.quantile(lengths, _QUANTILES, method="nearest").tolist() if len(lengths) else []
+    first = lengths[plan.datasets[0].group]
+    quantiles = np.quantile(first, _QUANTILES, method="nearest").tolist() if len(first) else []
     return {
         "format": _FORMAT,
         **plan.identity,
         "fingerprint": plan.fingerprint,
-        "fields": list(SFT_FIELDS),
-        "items": len(lengths),
+        "objective": plan.objective,
+        "fields": [dataset.name.removeprefix("packed_") for dataset in plan.datasets],
+        "items": len(first),
         "pad_id": plan.tokenizer.spec.pad_id,
         "ignore_index": plan.config.ignore_index,
         "records": {
@@ -49,6 +51,7 @@ def build_manifest(
             "kept": totals.kept,
             "rejected": totals.rejected.total(),
             "rejected_by_reason": dict(sorted(totals.rejected.items())),
+            "lost_samples_by_reason": dict(sorted(totals.lost.items())),
             "notes": dict(sorted(totals.notes.items())),
             "by_file": [
                 {"path": file.path, "read": read, "rejected": rejected}
@@ -57,7 +60,7 @@ def build_manifest(
                 )
             ],
         },
-        "turn_ends": [asdict(end) for end in plan.probe.ends],
+        "turn_ends": [asdict(end) for end in plan.probe.ends] if plan.probe else [],
         "parity": {"turns": dict(sorted(totals.parity.items())), "first": totals.differences},
         "samples": totals.samples,
         "tokens": totals.tokens,

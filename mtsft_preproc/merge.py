@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from mtsft_preproc.indexed import SFT_FIELDS, IndexedWriter
-from mtsft_preproc.parts import FIELDS, PartReader
+from mtsft_preproc.encoding import DatasetSpec
+from mtsft_preproc.indexed import IndexedWriter
+from mtsft_preproc.parts import PartReader
 
 __all__ = ["merge_parts"]
 
@@ -19,14 +20,18 @@ _NO_LENGTHS = np.zeros(0, np.int32)
 
 
 def merge_parts(
-    parts: Sequence[Path], lengths: npt.NDArray[np.int32], prefixes: dict[str, Path]
+    parts: Sequence[Path],
+    datasets: Sequence[DatasetSpec],
+    lengths: Mapping[str, npt.NDArray[np.int32]],
+    prefixes: Mapping[str, Path],
 ) -> dict[str, str]:
-    """Write one dataset per field, the fields side by side.
+    """Write the datasets, side by side.
 
     Args:
         parts: The parts in order.
-        lengths: int32, shape (S,): tokens of each item.
-        prefixes: Where the dataset of each field goes.
+        datasets: What to write.
+        lengths: int32, shape (S,): tokens of each sample, by group.
+        prefixes: Where each dataset goes, by its name.
 
     Returns:
         The sha256 of each file, by name.
@@ -34,25 +39,29 @@ def merge_parts(
     Raises:
         DatasetError: A part is damaged.
     """
-    with ThreadPoolExecutor(len(SFT_FIELDS)) as threads:
-        jobs = [
-            threads.submit(_copy_field, field, parts, lengths, prefixes[field])
-            if field in FIELDS
-            else threads.submit(_write_ones, lengths, prefixes[field])
-            for field in SFT_FIELDS
-        ]
+    with ThreadPoolExecutor(len(datasets)) as threads:
+        jobs = []
+        for dataset in datasets:
+            own = lengths[dataset.group]
+            if dataset.skips_empty:
+                own = own[own > 0]
+            prefix = prefixes[dataset.name]
+            if dataset.stored:
+                jobs.append(threads.submit(_copy, dataset.name, parts, own, prefix))
+            else:
+                jobs.append(threads.submit(_write_ones, own, prefix))
         found: dict[str, str] = {}
         for job in jobs:
             found |= job.result()
     return found
 
 
-def _copy_field(
-    field: str, parts: Sequence[Path], lengths: npt.NDArray[np.int32], prefix: Path
+def _copy(
+    stream: str, parts: Sequence[Path], lengths: npt.NDArray[np.int32], prefix: Path
 ) -> dict[str, str]:
     with IndexedWriter(prefix) as writer:
         for path in parts:
-            for piece in PartReader(path).tokens(field):
+            for piece in PartReader(path).tokens(stream):
                 writer.write_raw(piece, _NO_LENGTHS)
         writer.write_raw(memoryview(b""), lengths)
     return _named(writer)

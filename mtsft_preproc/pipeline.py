@@ -15,7 +15,6 @@ from typing import Any
 from mtsft_preproc.config import PreprocessConfig
 from mtsft_preproc.engines import Engine, engines
 from mtsft_preproc.errors import InputError, OutputError, WorkerError
-from mtsft_preproc.indexed import SFT_FIELDS
 from mtsft_preproc.layout import OutputPaths
 from mtsft_preproc.ledger import write_ledger
 from mtsft_preproc.lock import OutputLock
@@ -65,14 +64,14 @@ def preprocess(config: PreprocessConfig) -> RunResult:
     engine = _engine(config)
     finished = _finish_interrupted(paths)
     if finished is None:
-        _refuse_finished(paths, config.overwrite)
+        _refuse_finished(paths, [], config.overwrite)
     plan = make_plan(config, finished)
     if finished is not None and finished["fingerprint"] == plan.fingerprint:
         return RunResult(paths.prefix, finished, time.monotonic() - started)
     _make_folder(paths.folder)
     with OutputLock(paths.prefix):
         # Again, now that nobody else can: another run may have published while this one planned.
-        _refuse_finished(paths, config.overwrite)
+        _refuse_finished(paths, [dataset.name for dataset in plan.datasets], config.overwrite)
         _say_what_is_trained(plan)
         task = _open_work(plan, paths)
         reused = _encode(plan, task, engine)
@@ -84,6 +83,8 @@ def preprocess(config: PreprocessConfig) -> RunResult:
 def _say_what_is_trained(plan: Plan) -> None:
     """Say what ends a trained turn, and warn where a model would not learn to stop."""
     probe, chat_format = plan.probe, plan.format
+    if probe is None:
+        return
     if isinstance(chat_format, ChatFormat) and chat_format.date and plan.config.template_date is None:
         logger.warning(
             "the chat template prints the date: %s it is; to fix it, add --template-date %s",
@@ -92,12 +93,14 @@ def _say_what_is_trained(plan: Plan) -> None:
     if probe.error is not None:
         logger.warning("the chat format refuses a plain dialogue of two rounds: %s", probe.error)
         return
-    unstopped = [number for number, end in enumerate(probe.ends, 1) if not end.special]
+    # Where the last turn alone is trained, its end is the only one.
+    first = 3 - len(probe.ends)
+    unstopped = [number for number, end in enumerate(probe.ends, first) if not end.special]
     if unstopped:
         turns = " and ".join(map(str, unstopped))
         logger.warning(
-            "turn %s of a dialogue of %d: no stop token is trained, so the model may not learn to stop "
-            "there; %s", turns, len(probe.ends), stop_remedy(probe.ends, plan.config),
+            "turn %s of a dialogue of 2: no stop token is trained, so the model may not learn to stop "
+            "there; %s", turns, stop_remedy(probe.ends, plan.config),
         )  # fmt: skip
     stops = " or ".join(map(repr, probe.stop_tokens))
     for end in dict.fromkeys(end for end in probe.ends if end.special):
@@ -145,8 +148,8 @@ def _refuse_changed(files: list[InputFile]) -> None:
             raise InputError(f"{file.path}: changed or vanished while it was read; run the command again")
 
 
-def _refuse_finished(paths: OutputPaths, overwrite: bool) -> None:
-    existing = [] if overwrite else paths.existing()
+def _refuse_finished(paths: OutputPaths, datasets: list[str], overwrite: bool) -> None:
+    existing = [] if overwrite else paths.existing(datasets)
     if existing:
         raise OutputError(
             f"--output-prefix: {existing[0]} exists already; expected a new prefix, or --overwrite to "
@@ -180,7 +183,21 @@ def _open_work(plan: Plan, paths: OutputPaths) -> EncodeShard:
         record = {"fingerprint": plan.fingerprint, "identity": plan.identity}
         write_synced(paths.plan, json.dumps(record, ensure_ascii=False, indent=1))
     tokenizer = plan.tokenizer.save(paths.work)
-    return EncodeShard(plan.config, tokenizer, plan.format, plan.fingerprint, str(paths.parts))
+    return EncodeShard(
+        plan.config, plan.choices, tokenizer, plan.format, plan.fingerprint, str(paths.parts)
+    )
+
+
+def _left_over(paths: OutputPaths, names: set[str]) -> list[str]:
+    """Return the files of the output that is being replaced which the new one has no like of.
+
+    A trainer would take them for fields of the new one.
+    """
+    try:
+        before = json.loads(paths.manifest.read_text("utf-8"))["files"]
+    except (OSError, ValueError, KeyError):
+        return []
+    return sorted(set(before) - names)
 
 
 def _differences(before: Any, now: Any, name: str = "") -> list[str]:
@@ -230,13 +247,13 @@ def _publish(plan: Plan, task: EncodeShard, paths: OutputPaths) -> dict[str, Any
     parts = [task.path(shard) for shard in plan.shards]
     work = ((shard, task.open(shard)) for shard in plan.shards)
     sidecars = (paths.rejected.name, paths.sources.name)
-    totals, lengths = write_ledger(work, plan.files, paths.staging, sidecars)
-    prefixes = {field: paths.staging / paths.dataset(field).name for field in SFT_FIELDS}
-    sha256 = merge_parts(parts, lengths, prefixes)
-    names = sorted(sha256)  # .bin before .idx, field by field
+    totals, lengths = write_ledger(work, plan.files, paths.staging, sidecars, plan.config.keep_columns)
+    prefixes = {dataset.name: paths.staging / paths.dataset(dataset.name).name for dataset in plan.datasets}
+    sha256 = merge_parts(parts, plan.datasets, lengths, prefixes)
+    names = sorted(sha256)  # .bin before .idx, dataset by dataset
     sha256 |= {name: file_sha256(paths.staging / name) for name in sidecars}
     manifest = build_manifest(plan, totals, lengths, sha256, paths.staging)
     text = json.dumps(manifest, ensure_ascii=False, indent=1) + "\n"
     (paths.staging / paths.manifest.name).write_text(text, "utf-8", newline="\n")
-    commit(paths, [*names, *sidecars, paths.manifest.name])
+    commit(paths, [*names, *sidecars, paths.manifest.name], _left_over(paths, {*names, *sidecars}))
     return manifest

@@ -13,13 +13,15 @@ from typing import Any
 
 from mtsft_preproc._version import __version__
 from mtsft_preproc.config import PreprocessConfig
+from mtsft_preproc.encoding import DatasetSpec, datasets_of
 from mtsft_preproc.errors import InputError, TemplateError
-from mtsft_preproc.handlers import Handler, check_columns, handlers, make_handler
+from mtsft_preproc.handlers import Handler, HandlerChoice, user_file_sha256
 from mtsft_preproc.layout import OutputPaths
 from mtsft_preproc.masking import policies
-from mtsft_preproc.readers import InputFile, Shard, find_inputs, readers
+from mtsft_preproc.readers import InputFile, Shard, readers
+from mtsft_preproc.sources import Sources, find_sources, with_defaults
 from mtsft_preproc.templates import Format, Probe, ProbeReport, make_format
-from mtsft_preproc.tokenization import ResolvedTokenizer, TokenizerLoading, check_folder
+from mtsft_preproc.tokenization import Adjustment, ResolvedTokenizer, TokenizerLoading, check_folder
 
 __all__ = ["Plan", "file_sha256", "make_plan"]
 
@@ -34,24 +36,33 @@ class Plan:
     Attributes:
         config: The settings.
         files: The inputs.
+        choices: The handler of each.
         shards: What the tasks read, in the order of the output.
-        handler: Record -> dialogue.
-        format: The chat format.
+        handler: That of the first file; all have its objective.
+        datasets: What the samples fill.
+        format: The chat format, or None for text documents.
         tokenizer: The tokenizer, adjusted to it.
-        probe: What a dialogue of two rounds becomes in it.
+        probe: What a dialogue of two rounds becomes in it, or None without a chat format.
         identity: What the bytes of the dataset follow from: version, settings, inputs, tokenizer, format.
         fingerprint: sha256 of ``identity``.
     """
 
     config: PreprocessConfig
     files: list[InputFile]
+    choices: tuple[HandlerChoice, ...]
     shards: list[Shard]
     handler: Handler
-    format: Format
+    datasets: tuple[DatasetSpec, ...]
+    format: Format | None
     tokenizer: ResolvedTokenizer
-    probe: ProbeReport
+    probe: ProbeReport | None
     identity: dict[str, Any]
     fingerprint: str
+
+    @property
+    def objective(self) -> str:
+        """What becomes of the records, as :attr:`Handler.objective`."""
+        return self.handler.objective
 
 
 def make_plan(config: PreprocessConfig, published: dict[str, Any] | None = None) -> Plan:
@@ -66,42 +77,70 @@ def make_plan(config: PreprocessConfig, published: dict[str, Any] | None = None)
     Raises:
         MtsftError: Something is wrong; the message says what would be right.
     """
-    handler = make_handler(config)
-    policies.canonical(config.train_on)
-    named = make_format(config)
+    if config.train_on is not None:
+        policies.canonical(config.train_on)
+    sources = find_sources(config)
+    config = with_defaults(config, sources)
+    named = _format(config, sources)
     check_folder(config.tokenizer)
     with TokenizerLoading(
         config.tokenizer,
-        named.adjustment(),
+        named.adjustment() if named else Adjustment(),
         config.use_fast,
         config.trust_remote_code,
-        Probe(named, config),
+        Probe(named, config) if named else None,
     ) as loading:
-        files = find_inputs(config.input)
-        check_columns(handler, files)
-        shards = list(_shards(files, config))
+        shards = list(_shards(sources, config))
         if not shards:
             raise InputError(f"--input: {', '.join(config.input)}: no records")
-        hashes = _hash_files(files, config.workers)
+        hashes = _hash_files(sources.files, config.workers)
         tokenizer = loading.result()
-        chat_format = named.resolve(tokenizer.spec, config.date() or _date_of_run(config, published))
-        probe = loading.afterwards()
-    if probe.unproven:
+        chat_format, probe = None, None
+        if named is not None:
+            date = config.date() or _date_of_run(config, published)
+            chat_format = named.resolve(tokenizer.spec, date)
+            probe = loading.afterwards()
+    if probe is not None and probe.unproven:
         raise TemplateError(f"--chat-template: not for training: {probe.error}")
     identity = {
         "version": __version__,
-        "settings": config.shaping() | {"handler_name": handlers.canonical(config.handler_name)},
-        "columns": handler.columns,
+        "settings": config.shaping(),
+        "columns": sources.handler.columns,
         "inputs": [
-            {"path": file.path, "bytes": file.size, "sha256": digest}
-            for file, digest in zip(files, hashes, strict=True)
+            {"path": file.path, "bytes": file.size, "sha256": digest, "handler": choice.name}
+            | {"map_keys": json.loads(choice.map_keys)}
+            for file, choice, digest in zip(sources.files, sources.choices, hashes, strict=True)
         ],
         "tokenizer": tokenizer.spec.describe(),
-        **chat_format.describe(),
     }
+    if config.handler_path is not None:
+        identity["handler_file"] = user_file_sha256(config.handler_path)
+    if chat_format is not None:
+        identity |= chat_format.describe()
     canonical = json.dumps(identity, sort_keys=True).encode()
     fingerprint = hashlib.sha256(canonical).hexdigest()
-    return Plan(config, files, shards, handler, chat_format, tokenizer, probe, identity, fingerprint)
+    return Plan(
+        config,
+        sources.files,
+        sources.choices,
+        shards,
+        sources.handler,
+        datasets_of(sources.handler, config),
+        chat_format,
+        tokenizer,
+        probe,
+        identity,
+        fingerprint,
+    )
+
+
+def _format(config: PreprocessConfig, sources: Sources) -> Format | None:
+    handler = sources.handler
+    if handler.objective == "text":
+        return None
+    # By the name of the handler that was found, where it was to be found.
+    named = replace(config, handler_name=sources.choices[0].name)
+    return make_format(named, handler.text_form, handler.text_form_only)
 
 
 def _date_of_run(config: PreprocessConfig, published: dict[str, Any] | None) -> datetime.date:
@@ -119,22 +158,26 @@ def _date_of_run(config: PreprocessConfig, published: dict[str, Any] | None) -> 
         return datetime.date.today()
 
 
-def _shards(files: list[InputFile], config: PreprocessConfig) -> Iterable[Shard]:
+def _shards(sources: Sources, config: PreprocessConfig) -> Iterable[Shard]:
     size = config.shard_bytes
     if size is None:
         # A few hundred tasks, so that the last ones don't leave most workers idle, of a size that
         # makes the cost of a task small.
-        size = min(_MOST, max(_LEAST, sum(file.size for file in files) // 256))
+        size = min(_MOST, max(_LEAST, sum(file.size for file in sources.files) // 256))
     left = config.max_samples
     index = 0
-    for number, file in enumerate(files):
+    for number, (file, limit) in enumerate(zip(sources.files, sources.limits, strict=True)):
         reader = readers.get(file.kind)
         for start, end in reader.cut(file, size):
+            if limit == 0:
+                break
             shard = Shard(index, number, file, start, end)
-            if left is not None:
-                count = reader.count(shard, left)
+            most = min((count for count in (left, limit) if count is not None), default=None)
+            if most is not None:
+                count = reader.count(shard, most)
                 shard = replace(shard, max_records=count)
-                left -= count
+                left = None if left is None else left - count
+                limit = None if limit is None else limit - count
             yield shard
             index += 1
             if left == 0:

@@ -29,18 +29,19 @@ def write_synced(path: Path, text: str) -> None:
     sync_folder(path.parent)
 
 
-def commit(paths: OutputPaths, names: Sequence[str]) -> None:
+def commit(paths: OutputPaths, names: Sequence[str], left_over: Sequence[str] = ()) -> None:
     """Decide that the staged files are the output, and publish them.
 
     Args:
         paths: The output.
         names: Names of the staged files, in the order in which they are to appear; the manifest last.
+        left_over: Names of files of the output that is replaced which are to vanish.
     """
     for name in names:
         with open(paths.staging / name, "rb") as file:
             os.fsync(file.fileno())
     sync_folder(paths.staging)
-    write_synced(paths.commit, json.dumps({"files": list(names)}))
+    write_synced(paths.commit, json.dumps({"files": list(names), "left_over": list(left_over)}))
     finish_commit(paths)
 
 
@@ -48,8 +49,10 @@ def finish_commit(paths: OutputPaths) -> bool:
     """Finish a publication that was decided; return whether there was one."""
     if not paths.commit.exists():
         return False
-    names = json.loads(paths.commit.read_text("utf-8"))["files"]
-    for name in names:
+    decided = json.loads(paths.commit.read_text("utf-8"))
+    for name in decided["left_over"]:
+        (paths.folder / name).unlink(missing_ok=True)
+    for name in decided["files"]:
         staged = paths.staging / name
         if staged.exists():  # else it was renamed before the interruption
             os.replace(staged, paths.folder / name)

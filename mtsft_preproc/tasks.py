@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mtsft_preproc.config import PreprocessConfig
-from mtsft_preproc.encoding import SampleEncoder
+from mtsft_preproc.encoding import REPLY, Tools, make_record_encoder
 from mtsft_preproc.errors import DatasetError
-from mtsft_preproc.handlers import make_handler
-from mtsft_preproc.masking import policies
+from mtsft_preproc.handlers import METADATA, Handler, HandlerChoice, make_handler
 from mtsft_preproc.parts import PartReader, PartSummary, PartWriter
 from mtsft_preproc.readers import Shard, readers
 from mtsft_preproc.templates import Format
@@ -26,15 +25,17 @@ class EncodeShard:
 
     Attributes:
         config: The settings.
+        choices: The handler of each file, by its number.
         tokenizer: The tokenizer, pointing to a file that workers can open.
-        format: The chat format.
+        format: The chat format, or None for text documents.
         fingerprint: Of the run; a part of another is never taken for this one's.
         parts: Folder of the parts.
     """
 
     config: PreprocessConfig
+    choices: tuple[HandlerChoice, ...]
     tokenizer: TokenizerSpec
-    format: Format
+    format: Format | None
     fingerprint: str
     parts: str
 
@@ -77,10 +78,13 @@ class EncodeShard:
         Raises:
             InputError: Its file is damaged.
         """
-        encoder = _sample_encoder(self)
+        handler = make_handler(self.config, self.choices[shard.file])
+        encoder = make_record_encoder(handler, _tools(self), self.config)
         reader = readers.get(shard.source.kind)
-        columns = list(make_handler(self.config).columns.values())
-        with PartWriter(self.path(shard), self.identity(shard)) as writer:
+        columns = columns_to_read(handler, self.config)
+        with PartWriter(
+            self.path(shard), self.identity(shard), encoder.datasets, self.config.rejected_records
+        ) as writer:
             for batch in reader.read(shard, columns):
                 encoded = encoder.encode(batch.records)
                 encoded.rejections.extend(batch.rejections)
@@ -88,15 +92,18 @@ class EncodeShard:
         return writer.summary
 
 
+def columns_to_read(handler: Handler, config: PreprocessConfig) -> list[str] | None:
+    """Return the columns of which an encoder makes use, or None for all."""
+    if config.rejected_records:
+        return None
+    kept = [*config.keep_columns, METADATA] if config.keep_columns else []
+    extra = [key for key in config.dataset_additional_keys if key != REPLY]
+    return list(dict.fromkeys([*handler.columns.values(), *kept, *extra]))
+
+
 @functools.lru_cache(maxsize=1)
-def _sample_encoder(task: EncodeShard) -> SampleEncoder:
-    """Build what encodes, once per process and run: loading a tokenizer takes a second."""
-    config = task.config
+def _tools(task: EncodeShard) -> Tools:
+    """Open what encodes, once per process and run: loading a tokenizer takes a second."""
     encoder = open_encoder(task.tokenizer)
-    return SampleEncoder(
-        make_handler(config),
-        task.format.open(encoder, config),
-        policies.get(config.train_on),
-        config.ignore_index,
-        config.seq_length,
-    )
+    chat_format = task.format
+    return Tools(encoder, None if chat_format is None else chat_format.open(encoder, task.config))

@@ -34,6 +34,7 @@ class RejectionWatch:
         #: Records in them.
         self.read = 0
         self._rejected: Counter[str] = Counter()
+        self._lost = 0
         self._examples: list[str] = []
         self._file_rows: Counter[int] = Counter()
 
@@ -55,8 +56,12 @@ class RejectionWatch:
         self.read += summary.records
         self._rejected.update(summary.rejected)
         config = self._plan.config
-        if self._rejected and config.on_error == "fail":
+        self._lost += summary.lost.total()
+        if (self._rejected or self._lost) and config.on_error == "fail":
             raise RejectedDataError(f"--on-error fail: {self._examples[0]}")
+        if config.overlong == "fail" and summary.rejected["overlong"] + summary.lost["overlong"]:
+            first = next((text for text in self._examples if ": overlong: " in text), shard.source.path)
+            raise RejectedDataError(f"--overlong fail: {first}")
         if self.read >= _EARLY or isinstance(config.max_rejected, int):
             self.finish()
 
@@ -75,10 +80,16 @@ class RejectionWatch:
             RejectedDataError: Too many of their records were rejected.
         """
         limit = self._plan.config.max_rejected
-        rejected = self._rejected.total()
+        # To drop what is too long is what was asked for; the summary tells how much that was.
+        asked = self._rejected["overlong"] if self._plan.config.overlong == "drop" else 0
+        rejected = self._rejected.total() - asked
         allowed = limit if isinstance(limit, int) else limit * self.read
         if rejected > allowed:
-            reasons = ", ".join(f"{reason} {count}" for reason, count in self._rejected.most_common())
+            reasons = ", ".join(
+                f"{reason} {count}"
+                for reason, count in self._rejected.most_common()
+                if not (asked and reason == "overlong")
+            )
             raise RejectedDataError(
                 f"{rejected} of {self.read} records were rejected ({reasons}), more than "
                 f"--max-rejected {limit} allows; nothing was published. First: " + "; ".join(self._examples)

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "mtsft_preproc"
 ROOMS = [
     "_version", "errors", "registry", "dialogue", "config", "indexed", "layout", "readers",
     "handlers", "tokenization",
-    "templates", "masking", "truncation", "encoding", "parts", "plan", "tasks", "engines",
+    "templates", "masking", "truncation", "encoding", "parts", "sources", "plan", "tasks", "engines",
     "lock", "ledger", "merge", "manifest", "publish", "progress", "watch", "pipeline", "inspection",
     "torch_data", "cli",
 ]  # fmt: skip

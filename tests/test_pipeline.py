@@ -51,7 +51,7 @@ def published(config: PreprocessConfig) -> dict[str, bytes]:
 
 
 def items(config: PreprocessConfig, field: str) -> list[list[int]]:
-    return [item.tolist() for item in IndexedDataset(OutputPaths(config.prefix).dataset(field))]
+    return [item.tolist() for item in IndexedDataset(OutputPaths(config.prefix).dataset(f"packed_{field}"))]
 
 
 HISTORY = '{"history": "history"}'
@@ -519,7 +519,7 @@ def group(leader: int) -> list[int]:
 def test_lengths_are_int32_and_offsets_int64(make_config: MakeConfig) -> None:
     config = make_config(rows(3))
     preprocess(config)
-    raw = OutputPaths(config.prefix).dataset("labels").with_suffix(".idx").read_bytes()
+    raw = OutputPaths(config.prefix).dataset("packed_labels").with_suffix(".idx").read_bytes()
     count = 3
     lengths = np.frombuffer(raw, "<i4", count, 34)
     offsets = np.frombuffer(raw, "<i8", count, 34 + 4 * count)

@@ -16,7 +16,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from mtsft_preproc import pipeline, plan, publish
-from mtsft_preproc.cli.preprocess import summary
+from mtsft_preproc.cli.summary import summary
 from mtsft_preproc.config import PreprocessConfig
 from mtsft_preproc.errors import OutputError, TemplateError
 from mtsft_preproc.indexed import IndexedDataset
@@ -146,7 +146,7 @@ def run(in_process: None, settings: Callable[..., PreprocessConfig]) -> Run:
 def items(result: RunResult) -> list[tuple[list[int], list[int]]]:
     """Return ids and labels of each item."""
     paths = OutputPaths(result.prefix)
-    fields = [IndexedDataset(paths.dataset(field)) for field in ("input_ids", "labels")]
+    fields = [IndexedDataset(paths.dataset(f"packed_{field}")) for field in ("input_ids", "labels")]
     return [(ids.tolist(), labels.tolist()) for ids, labels in zip(*fields, strict=True)]
 
 
@@ -390,7 +390,7 @@ def test_one_sample_too_long_rejects_the_record_once(run: Run) -> None:
 
 def test_the_templates_own_words_reject_a_record(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     result = run(SHORT, PLAIN, shard_bytes=1)
-    assert result.manifest["records"]["rejected_by_reason"] == {"template-error": 2}
+    assert result.manifest["records"]["rejected_by_reason"] == {"template-refused": 2}
     assert [entry["row"] for entry in rejected(result)] == [1, 2]
     assert all(entry["got"] == "TemplateError: one round,\nno more" for entry in rejected(result))
     assert [ids for ids, _ in items(result)] == [serving(PLAIN[0], CHATML)[0]]
@@ -436,7 +436,7 @@ def test_a_template_does_not_reach_into_python(way: str, run: Run, tmp_path: Pat
     written = "".join(tokenizer.decode(ids) for ids, _ in items(result))
     assert "class" not in written
     assert rejected(result) or written.startswith("<|im_start|>user\nHi!")
-    assert {entry["reason"] for entry in rejected(result)} <= {"template-error"}
+    assert {entry["reason"] for entry in rejected(result)} <= {"template-refused"}
     assert not (tmp_path / "touched").exists()
 
 
@@ -449,7 +449,9 @@ def test_a_template_does_not_reach_into_python(way: str, run: Run, tmp_path: Pat
         pytest.param(
             ENDLESS, {}, "1 and 2", "--append-eod trains one at the end of each sample", 3, id="no-stop"
         ),
-        pytest.param(ENDLESS, {"append_eod": True}, "1", "expected a chat format that ", 2, id="with-eod"),
+        pytest.param(
+            ENDLESS, {"append_eod": True}, "1", "--train-on split trains each turn ", 2, id="with-eod"
+        ),
         pytest.param(
             ENDS_LAST, {}, "1", "--parity split trains each turn as a last one", 2, id="last-stop"
         ),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
-from typing import Any
 
 from mtsft_preproc.cli.format_flags import add_format_flags, format_settings
+from mtsft_preproc.cli.summary import summary
 from mtsft_preproc.config import (
+    EMPTY_REPLY,
     ON_ERROR,
     OVERLONG,
     SPECIAL_TOKENS_IN_TEXT,
@@ -17,7 +18,8 @@ from mtsft_preproc.config import (
 from mtsft_preproc.engines import engines
 from mtsft_preproc.handlers import handlers
 from mtsft_preproc.masking import policies
-from mtsft_preproc.pipeline import RunResult, preprocess
+from mtsft_preproc.pipeline import preprocess
+from mtsft_preproc.sources import AUTO, DATASET_INFO
 
 NAME = "preprocess"
 HELP = "Turn dialogues into masked, memory-mapped token datasets (.bin/.idx)."
@@ -40,23 +42,56 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_input(parser.add_argument_group("input"))
     _add_format(parser.add_argument_group("chat format and mask"))
     _add_output(parser.add_argument_group("output"))
-    _add_runtime(parser.add_argument_group("how it runs (changes no byte of the output)"))
+    _add_runtime(parser.add_argument_group("how it runs (changes no byte of the datasets)"))
     _add_compatible(parser.add_argument_group("accepted for scripts written for MindSpeed-LLM"))
 
 
 def _add_input(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--input", nargs="+", required=True, metavar="PATH",
-        help="files, folders or globs: parquet, json, jsonl (.gz, .zst), arrow, csv",
+        help="files, folders or globs: parquet, json, jsonl, txt (.gz, .zst), arrow, csv; "
+        f"names of --dataset-dir with {DATASET_INFO}",
     )  # fmt: skip
     group.add_argument(
         "--handler-name", required=True, metavar="NAME",
-        help=f"format of the records: {', '.join(handlers.names())}",
+        help=f"format of the records: {AUTO} to find it, {', '.join(handlers.names())}, {DATASET_INFO}",
     )  # fmt: skip
+    group.add_argument(
+        "--handler-path", metavar="FILE.py", help="Python file with a handler of your own; see the README"
+    )
+    group.add_argument(
+        "--dataset-dir", metavar="FOLDER", help=f"folder of dataset_info.json, for {DATASET_INFO}"
+    )
     group.add_argument(
         "--map-keys", default="{}", metavar="JSON",
         help="columns by key, such as '{\"history\":\"histories\"}'",
     )  # fmt: skip
+    group.add_argument(
+        "--json-keys", nargs="+", default=["text"], metavar="FIELD",
+        help="fields of text documents, each a dataset of its own (default: text)",
+    )  # fmt: skip
+    group.add_argument(
+        "--dataset-additional-keys", nargs="+", default=[], metavar="FIELD",
+        help="of R1 prompts: fields that become datasets beside the prompt; labels is the reply",
+    )  # fmt: skip
+    group.add_argument(
+        "--keep-columns", type=_names, default=(), metavar="A,B",
+        help="columns, or fields of metadata, that PREFIX.sources.parquet takes over",
+    )  # fmt: skip
+    group.add_argument(
+        "--empty-reply", default="keep", metavar="RULE",
+        help=f"a reply without text: {', '.join(EMPTY_REPLY)} (default: keep)",
+    )  # fmt: skip
+    group.add_argument(
+        "--render-state", action="store_true",
+        help="put the dialogue state of ConversationHandler's data in front of the reply, as JSON",
+    )  # fmt: skip
+    group.add_argument(
+        "--first-round", type=int, default=0, metavar="N", help="number of ChatGLM's first round: 0 or 1"
+    )
+    group.add_argument(
+        "--source-prefix", default="", metavar="TEXT", help="text in front of ChatGLM's rounds"
+    )
     group.add_argument("--max-samples", type=int, metavar="N", help="read the first N records only")
     group.add_argument(
         "--tokenizer-name-or-path", required=True, metavar="FOLDER",
@@ -71,13 +106,20 @@ def _add_input(group: argparse._ArgumentGroup) -> None:
 def _add_format(group: argparse._ArgumentGroup) -> None:
     add_format_flags(group)
     group.add_argument(
-        "--train-on", default="assistant", metavar="POLICY",
-        help=f"what is trained: {', '.join(policies.names())} (default: assistant)",
+        "--train-on", metavar="POLICY",
+        help=f"what is trained: {', '.join(policies.names())} (default: assistant, for most formats)",
     )  # fmt: skip
+    group.add_argument(
+        "--train-on-tools", action="store_true", help="train what tools return, too, not only the calls"
+    )
     group.add_argument("--seq-length", type=int, metavar="N", help="most tokens of a sample")
     group.add_argument(
-        "--overlong", default="drop", metavar="RULE",
+        "--overlong", metavar="RULE",
         help=f"what becomes of longer samples: {', '.join(OVERLONG)} (default: drop, as a rejection)",
+    )  # fmt: skip
+    group.add_argument(
+        "--pad-to-multiple-of", type=int, default=1, metavar="N",
+        help="pad text documents to a multiple of N tokens, for context parallelism",
     )  # fmt: skip
     group.add_argument(
         "--ignore-index", type=int, default=-100, metavar="N",
@@ -123,6 +165,11 @@ def _add_runtime(group: argparse._ArgumentGroup) -> None:
         help="most rejected records before the run stops: a share (0.1) or a count (100); default: 0.1",
     )  # fmt: skip
 
+    group.add_argument(
+        "--rejected-records", action="store_true",
+        help="write the rejected records themselves into PREFIX.rejected.jsonl, too",
+    )  # fmt: skip
+
 
 def _add_compatible(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--tokenizer-type", default="PretrainedFromHF", choices=["PretrainedFromHF"])
@@ -145,6 +192,10 @@ def _share_or_count(text: str) -> float | int:
         ) from None
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     for name, why in _WITHOUT_EFFECT.items():
@@ -155,6 +206,18 @@ def run(arguments: argparse.Namespace) -> int:
         output_prefix=arguments.output_prefix,
         tokenizer=arguments.tokenizer_name_or_path,
         handler_name=arguments.handler_name,
+        handler_path=arguments.handler_path,
+        dataset_dir=arguments.dataset_dir,
+        json_keys=tuple(arguments.json_keys),
+        dataset_additional_keys=tuple(arguments.dataset_additional_keys),
+        keep_columns=arguments.keep_columns,
+        empty_reply=arguments.empty_reply,
+        render_state=arguments.render_state,
+        first_round=arguments.first_round,
+        source_prefix=arguments.source_prefix,
+        train_on_tools=arguments.train_on_tools,
+        pad_to_multiple_of=arguments.pad_to_multiple_of,
+        rejected_records=arguments.rejected_records,
         map_keys=arguments.map_keys,
         **format_settings(arguments),
         train_on=arguments.train_on,
@@ -177,53 +240,3 @@ def run(arguments: argparse.Namespace) -> int:
     )
     print(summary(preprocess(config)))
     return 0
-
-
-def summary(result: RunResult) -> str:
-    """Return what a person wants to know at the end of a run."""
-    manifest = result.manifest
-    records = manifest["records"]
-    tokens, trained = manifest["tokens"], manifest["trained_tokens"]
-    lines = [
-        f"records   {records['read']:,} read, {records['kept']:,} kept, {records['rejected']:,} rejected"
-    ]
-    lines += [f"            {count:,} {why}" for why, count in records["rejected_by_reason"].items()]
-    if records["notes"]:
-        notes = ", ".join(f"{count:,} {what}" for what, count in records["notes"].items())
-        lines.append(f"noticed   {notes}")
-    share = trained / tokens if tokens else 0.0
-    lines += [
-        f"items     {manifest['items']:,}; longest {manifest['length_quantiles'].get('1.0', 0):,} tokens",
-        f"tokens    {tokens:,}, of which {trained:,} ({share:.1%}) trained",
-    ]
-    lines += _parity_lines(manifest["parity"])
-    if new := manifest["tokenizer"]["new_tokens"]:
-        lines.append(f"NEW       tokens added to the vocabulary (resize the embedding): {', '.join(new)}")
-    reused = f", {result.reused_parts} parts reused" if result.reused_parts else ""
-    lines += [
-        f"time      {result.seconds:.1f} s{reused}",
-        f"output    {result.prefix}_packed_{{{','.join(manifest['fields'])}}}_document.{{bin,idx}}",
-        f"          {result.prefix}.manifest.json, .rejected.jsonl, .sources.parquet",
-    ]
-    return "\n".join(lines)
-
-
-def _parity_lines(parity: dict[str, Any]) -> list[str]:
-    """Return what the summary says on serving parity."""
-    turns = dict(parity["turns"])
-    extra, added = turns.pop("split-samples", 0), turns.pop("split-tokens", 0)
-    if not turns:
-        return []
-    total, same = sum(turns.values()), turns.get("same", 0)
-    parts = [f"{count:,} {kind}" for kind, count in turns.items() if kind != "same"]
-    differs = f"; differ: {', '.join(parts)}" if parts else ""
-    lines = [f"parity    {same:,} of {total:,} trained turns ({same / total:.1%}) as in serving{differs}"]
-    if extra:
-        lines.append(f"split     {extra:,} samples more, for turns of their own: {added:,} tokens")
-    for item in parity["first"]:
-        lines += [
-            f"            {item['file']}, row {item['row']}, message {item['message']}: {item['kind']}",
-            f"            - serving:  {item['serving'][:90]!r}",
-            f"            + training: {item['training'][:90]!r}",
-        ]
-    return lines

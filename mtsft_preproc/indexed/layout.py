@@ -58,7 +58,7 @@ def idx_path(prefix: str | Path) -> Path:
 
 
 def dataset_prefix(prefix: str | Path, field: str) -> Path:
-    """Return the path, without suffix, of the pair that holds ``field`` of the output ``prefix``.
+    """Return the path, without suffix, of the pair that holds ``field`` of samples of ``prefix``.
 
     Trainers of MindSpeed-LLM take every match of ``PREFIX_packed_*_document*`` as a field, so nothing but
     datasets may be called that.

@@ -19,7 +19,7 @@ class Published:
     """An opened output.
 
     Attributes:
-        fields: The datasets by field, all with the same lengths.
+        fields: The datasets by field; those of samples to fine-tune on, all with the same lengths.
         manifest: The manifest's content, or None where there is none, as beside Megatron's own datasets.
     """
 
@@ -40,6 +40,14 @@ def open_published(prefix: Path) -> Published:
         raise DatasetError(
             f"{prefix}: its publication was interrupted; run the same command again to finish it"
         )
+    manifest = _manifest(prefix)
+    objective = "sft" if manifest is None else manifest.get("objective", "sft")
+    if objective != "sft":
+        raise DatasetError(
+            f"{prefix}: holds {', '.join(manifest['fields']) if manifest else ''} ({objective}), not "
+            "samples to fine-tune on; expected an output with input_ids, labels and attention_mask; "
+            "IndexedDataset opens its datasets one by one"
+        )
     fields = {field: IndexedDataset(dataset_prefix(prefix, field)) for field in SFT_FIELDS}
     tokens = fields["input_ids"]
     for field, dataset in fields.items():
@@ -48,7 +56,7 @@ def open_published(prefix: Path) -> Published:
                 f"{dataset.prefix}: its lengths are not those of {tokens.prefix}"
                 f" ({len(dataset)} and {len(tokens)} items, field {field!r})"
             )
-    return Published(fields, _manifest(prefix))
+    return Published(fields, manifest)
 
 
 def _manifest(prefix: Path) -> dict[str, Any] | None:

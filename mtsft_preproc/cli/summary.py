@@ -1,0 +1,71 @@
+"""What a person wants to know at the end of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mtsft_preproc.pipeline import RunResult
+
+__all__ = ["summary"]
+
+
+def summary(result: RunResult) -> str:
+    """Return what a person wants to know at the end of a run."""
+    manifest = result.manifest
+    records = manifest["records"]
+    tokens, trained = manifest["tokens"], manifest["trained_tokens"]
+    lines = [
+        f"records   {records['read']:,} read, {records['kept']:,} kept, {records['rejected']:,} rejected"
+    ]
+    lines += [f"            {count:,} {why}" for why, count in records["rejected_by_reason"].items()]
+    lost = records["lost_samples_by_reason"]
+    if lost:
+        what = ", ".join(f"{count:,} {why}" for why, count in lost.items())
+        lines.append(f"lost      {sum(lost.values()):,} samples of records that kept others: {what}")
+    if records["notes"]:
+        notes = ", ".join(f"{count:,} {what}" for what, count in records["notes"].items())
+        lines.append(f"noticed   {notes}")
+    share = trained / tokens if tokens else 0.0
+    lines += [
+        f"items     {manifest['items']:,}; longest {manifest['length_quantiles'].get('1.0', 0):,} tokens",
+        f"tokens    {tokens:,}, of which {trained:,} ({share:.1%}) trained",
+    ]
+    lines += _parity_lines(manifest["parity"])
+    if new := manifest["tokenizer"]["new_tokens"]:
+        lines.append(f"NEW       tokens added to the vocabulary (resize the embedding): {', '.join(new)}")
+    reused = f", {result.reused_parts} parts reused" if result.reused_parts else ""
+    lines += [
+        f"time      {result.seconds:.1f} s{reused}",
+        f"output    {_datasets(result)}.{{bin,idx}}",
+        f"          {result.prefix}.manifest.json, .rejected.jsonl, .sources.parquet",
+    ]
+    return "\n".join(lines)
+
+
+def _datasets(result: RunResult) -> str:
+    """Return the names of the datasets, in the way of a shell."""
+    fields = result.manifest["fields"]
+    among = fields[0] if len(fields) == 1 else f"{{{','.join(fields)}}}"
+    packed = "" if result.manifest["objective"] == "text" else "packed_"
+    return f"{result.prefix}_{packed}{among}_document"
+
+
+def _parity_lines(parity: dict[str, Any]) -> list[str]:
+    """Return what the summary says on serving parity."""
+    turns = dict(parity["turns"])
+    extra, added = turns.pop("split-samples", 0), turns.pop("split-tokens", 0)
+    if not turns:
+        return []
+    total, same = sum(turns.values()), turns.get("same", 0)
+    parts = [f"{count:,} {kind}" for kind, count in turns.items() if kind != "same"]
+    differs = f"; differ: {', '.join(parts)}" if parts else ""
+    lines = [f"parity    {same:,} of {total:,} trained turns ({same / total:.1%}) as in serving{differs}"]
+    if extra:
+        lines.append(f"split     {extra:,} samples more, for turns of their own: {added:,} tokens")
+    for item in parity["first"]:
+        lines += [
+            f"            {item['file']}, row {item['row']}, message {item['message']}: {item['kind']}",
+            f"            - serving:  {item['serving'][:90]!r}",
+            f"            + training: {item['training'][:90]!r}",
+        ]
+    return lines
