@@ -12,19 +12,17 @@ import pytest
 from mtsft_preproc.cli import preprocess_main
 
 SHARED = Path(__file__).parents[3] / "shared"
-HANDLERS = {"AlpacaStyleInstructionHandler"}
 
 
 def cases() -> list[Any]:
-    """Return the cases whose handler exists; those that only bound a number of items are for packing."""
+    """Return the cases whose bytes count; those that only bound a number of items are for packing."""
     path = SHARED / "golden" / "cases.jsonl"
     if not path.exists():
         return [pytest.param({}, id="needs ../shared", marks=pytest.mark.skip(reason="needs ../shared"))]
     found = []
     for line in path.read_text("utf-8").splitlines():
         case = json.loads(line)
-        handler = case["args"][case["args"].index("--handler-name") + 1]
-        if handler in HANDLERS and case["compare"] == "bytes":
+        if case["compare"] == "bytes":
             found.append(pytest.param(case, id=case["case"]))
     return found
 
