@@ -41,6 +41,8 @@ SPECIAL = (
 NOT_SPECIAL = (
     "<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>",
 )
+#: Special tokens with the last ids, so that those of the others stay: how MOSS's data end each field.
+LATER_SPECIAL = ("<eoh>", "<eot>", "<eoc>", "<eor>", "<eom>")
 # fmt: on
 # "sop" has no delimiters, so it must stand alone: "soprano" and "philosophy" stay ordinary text,
 # while the format's "[gMASK]sop<|user|>" still matches. (The rare English word "sop" on its own
@@ -98,13 +100,17 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - len(SPECIAL) - len(NOT_SPECIAL),
+        vocab_size=vocab_size - len(SPECIAL) - len(NOT_SPECIAL) - len(LATER_SPECIAL),
         min_frequency=2,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    for names, add in (SPECIAL, tokenizer.add_special_tokens), (NOT_SPECIAL, tokenizer.add_tokens):
+    for names, add in (
+        (SPECIAL, tokenizer.add_special_tokens),
+        (NOT_SPECIAL, tokenizer.add_tokens),
+        (LATER_SPECIAL, tokenizer.add_special_tokens),
+    ):
         add([AddedToken(n, normalized=False, single_word=n in SINGLE_WORD) for n in names])
     for text in texts:
         if tokenizer.decode(tokenizer.encode(text).ids, skip_special_tokens=False) != text:
@@ -136,7 +142,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, default=HERE / "data" / "alpaca_history.json")
     parser.add_argument("--tokenizer-dir", type=Path, default=HERE / "tokenizer")
-    parser.add_argument("--vocab-size", type=int, default=4000)
+    parser.add_argument("--vocab-size", type=int, default=4005)
     args = parser.parse_args()
     rows = json.loads(args.data.read_text(encoding="utf-8"))
     write_parquet(rows, args.data.with_suffix(".parquet"))
