@@ -7,13 +7,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
-import pytest
 
-from mtsft_preproc.dialogue import REASONS, Dialogue, Message, Role
-from mtsft_preproc.errors import RecordError
+from mtsft_preproc.dialogue import REASONS
+from mtsft_preproc.handlers import handlers
+from mtsft_preproc.sources import DATASET_INFO
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -47,24 +46,38 @@ def test_every_flag_in_the_table_exists() -> None:
     assert [flag for flag in flags if flag not in helps] == []
 
 
-def test_the_handler_in_15_lines_works() -> None:
+def test_the_handler_in_15_lines_works(tmp_path: Path) -> None:
     code = next(
-        block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "PairHandler" in block
+        block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "@handler" in block
     )
-    found: dict[str, Any] = {}
-    preamble = (
-        "from collections.abc import Mapping\nfrom typing import Any, ClassVar\n"
-        "from mtsft_preproc.dialogue import Dialogue, Message, Role\n"
-        "from mtsft_preproc.errors import RecordError\n"
-        "from mtsft_preproc.handlers.base import Handler, handlers, text_field\n"
-        "from mtsft_preproc.registry import Registry\nhandlers = Registry('handler', '--handler-name')\n"
-    )
-    exec(preamble + code, found)
-    handler = found["handlers"].get("pair")({"ask": "q"})
-    dialogue = handler.dialogue({"q": "why?", "answer": "so."})
-    assert dialogue == Dialogue([Message(Role.USER, "why?"), Message(Role.ASSISTANT, "so.")])
-    with pytest.raises(RecordError, match="missing-field"):
-        handler.dialogue({"answer": "so."})
+    assert len(code.splitlines()) <= 17  # two of them blank
+    (tmp_path / "tickets.py").write_text(code)
+    rows = [{"issue": "why?", "solution": "so."}, {"issue": None, "solution": "so."}]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    arguments = [
+        "--input", "in.jsonl", "--handler-path", "tickets.py", "--handler-name", "tickets",
+        "--map-keys", '{"problem":"issue"}',
+        "--tokenizer-name-or-path", str(ROOT / "examples" / "tokenizer"),
+        "--prompt-type", "chatml", "--max-rejected", "1", "--workers", "2", "--output-prefix", "out",
+    ]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "preprocess_data.py"), *arguments],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((tmp_path / "out.manifest.json").read_text("utf-8"))
+    assert manifest["records"]["kept"] == 1
+    assert manifest["records"]["rejected_by_reason"] == {"missing-field": 1}
+
+
+def test_every_handler_stands_in_the_table() -> None:
+    rows = re.findall(r"^\| (`\w+Handler`[^|]*)\| ([^|]*) \|", README, re.MULTILINE)
+    named = {name for row, _ in rows for name in re.findall(r"`(\w+)`", row)}
+    assert named == {*handlers.names(), DATASET_INFO}
+    for row, aliases in rows:
+        full = re.findall(r"`(\w+)`", row)
+        for alias in re.findall(r"`([\w-]+)`", aliases):
+            assert alias == "llama-factory" or handlers.canonical(alias) in full
 
 
 def test_links_lead_somewhere() -> None:
