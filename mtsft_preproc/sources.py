@@ -35,6 +35,9 @@ AUTO = "auto"
 DATASET_INFO = "LlamaFactoryInstructionHandler"
 _DATASET_INFO_ALIAS = "llama-factory"
 
+#: Objectives whose samples ``--append-eod`` closes; pairs and prompts stay as they are, as in the original.
+_CLOSED = ("sft", "text")
+
 
 @dataclass(frozen=True)
 class Sources:
@@ -182,6 +185,7 @@ def with_defaults(config: PreprocessConfig, sources: Sources) -> PreprocessConfi
         train_on=config.train_on or defaults.get("train_on", "assistant"),
         overlong=config.overlong or defaults.get("overlong", "drop"),
         seq_length=config.seq_length or defaults.get("seq_length"),
+        append_eod=config.append_eod and sources.handler.objective in _CLOSED,
         chat_template=config.chat_template if own_format else defaults.get("chat_template"),
     )
 
@@ -220,7 +224,7 @@ def _check_objective(config: PreprocessConfig, name: str, handler: Handler) -> N
             "another of the two"
         )
     for flag, given in (
-        ("--append-eod", config.append_eod and objective in ("pairwise", "ppo", "r1")),
+        ("--append-eod", config.append_eod and objective not in _CLOSED),
         ("--json-keys", config.json_keys != ("text",) and not documents),
     ):
         if given:

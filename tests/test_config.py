@@ -186,6 +186,16 @@ def test_the_fingerprint_holds_the_settings_of_handlers(name: str, fingerprint: 
     assert (fingerprint(**{**base, name: value}) != fingerprint(**base)) == shapes
 
 
+def test_pairs_take_no_eos_more(fingerprint: Callable[..., str], caplog: pytest.LogCaptureFixture) -> None:
+    """As in the original; and a warning says so."""
+    pairs = {
+        "handler_name": "alpaca-pairwise",
+        "map_keys": '{"chosen": "output", "rejected": "input", "query": ""}',
+    }
+    assert fingerprint(**pairs, append_eod=True) == fingerprint(**pairs)
+    assert "--append-eod has no effect" in caplog.text
+
+
 @pytest.mark.parametrize("name", [*HANDLER_CHANGES, "train_on_tools"])
 def test_a_setting_of_other_handlers_is_refused_or_warned_of(
     name: str, fingerprint: Callable[..., str], caplog: pytest.LogCaptureFixture
