@@ -49,7 +49,6 @@ CHANGES: dict[str, tuple[Any, bool]] = {
     "train_on": ("last", True),
     "train_on_tools": (True, True),
     "empty_reply": ("reject", True),
-    "overlong": ("recent", True),
     "keep_columns": (("input",), True),
     "rejected_records": (True, True),
     "append_eod": (True, True),
@@ -89,7 +88,7 @@ HANDLER_CHANGES: dict[str, tuple[dict[str, Any], Any, bool]] = {
 #: Checked elsewhere, or with one value alone today.
 ELSEWHERE = {
     "input", "output_prefix", "tokenizer", "handler_name", "handler_path", "dataset_dir",
-    "prompt_type_path", "trust_remote_code", "use_fast",
+    "prompt_type_path", "trust_remote_code", "use_fast", "overlong",
 }  # fmt: skip
 
 
@@ -184,6 +183,12 @@ def test_the_fingerprint_holds_what_a_chat_template_is_told(
 def test_the_fingerprint_holds_the_settings_of_handlers(name: str, fingerprint: Callable[..., str]) -> None:
     base, value, shapes = HANDLER_CHANGES[name]
     assert (fingerprint(**{**base, name: value}) != fingerprint(**base)) == shapes
+
+
+def test_the_rule_for_what_is_too_long_shapes_the_bytes(fingerprint: Callable[..., str]) -> None:
+    found = {fingerprint(seq_length=99, overlong=rule) for rule in ("drop", "recent", "window", "fail")}
+    assert len(found) == 4
+    assert fingerprint(seq_length=99) in found
 
 
 def test_pairs_take_no_eos_more(fingerprint: Callable[..., str], caplog: pytest.LogCaptureFixture) -> None:
