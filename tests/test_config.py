@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from in_process import InProcess
 
 from mtsft_preproc import plan
 from mtsft_preproc.config import PreprocessConfig
 from mtsft_preproc.errors import MtsftError
 from mtsft_preproc.plan import make_plan
-from mtsft_preproc.tokenization import ResolvedTokenizer, TokenizerLoading, load_tokenizer
 
 MakeConfig = Callable[..., PreprocessConfig]
 RECORD = {"instruction": "q", "input": "", "output": "a"}
@@ -90,23 +90,6 @@ ELSEWHERE = {
     "input", "output_prefix", "tokenizer", "handler_name", "handler_path", "dataset_dir",
     "prompt_type_path", "trust_remote_code", "use_fast", "overlong",
 }  # fmt: skip
-
-
-class InProcess(TokenizerLoading):
-    """Loads the tokenizer here: a process of its own costs a second each time."""
-
-    def __init__(self, path: str, adjustment: Any, use_fast: bool, trust: bool, after: Any = None) -> None:
-        self._tokenizer = load_tokenizer(path, adjustment, use_fast=use_fast, trust_remote_code=trust)
-        self._after = after
-
-    def result(self) -> ResolvedTokenizer:
-        return self._tokenizer
-
-    def afterwards(self) -> Any:
-        return self._after(self._tokenizer)
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from in_process import InProcess
 from transformers import AutoTokenizer
 
 from mtsft_preproc import pipeline, plan, publish
@@ -22,7 +23,6 @@ from mtsft_preproc.errors import OutputError, TemplateError
 from mtsft_preproc.indexed import IndexedDataset
 from mtsft_preproc.layout import OutputPaths
 from mtsft_preproc.pipeline import RunResult, preprocess
-from mtsft_preproc.tokenization import ResolvedTokenizer, TokenizerLoading, load_tokenizer
 
 TOKENIZER = Path(__file__).parents[1] / "examples" / "tokenizer"
 IM_END, EOS = 3964, 3966
@@ -82,23 +82,6 @@ THOUGHTS = [
 ]
 
 Run = Callable[..., RunResult]
-
-
-class InProcess(TokenizerLoading):
-    """Loads the tokenizer here: a process of its own costs a second each time."""
-
-    def __init__(self, path: str, adjustment: Any, use_fast: bool, trust: bool, after: Any = None) -> None:
-        self._tokenizer = load_tokenizer(path, adjustment, use_fast=use_fast, trust_remote_code=trust)
-        self._after = after
-
-    def result(self) -> ResolvedTokenizer:
-        return self._tokenizer
-
-    def afterwards(self) -> Any:
-        return self._after(self._tokenizer)
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
 
 @pytest.fixture

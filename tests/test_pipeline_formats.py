@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from test_pipeline_chat import InProcess
+from in_process import InProcess
 
 from mtsft_preproc import plan
 from mtsft_preproc.config import PreprocessConfig

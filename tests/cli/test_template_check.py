@@ -6,14 +6,13 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from in_process import InProcess
 
 from mtsft_preproc.cli import main
 from mtsft_preproc.inspection import template_check
 from mtsft_preproc.templates import prompt_types
-from mtsft_preproc.tokenization import ResolvedTokenizer, TokenizerLoading, load_tokenizer
 
 TOKENIZER = Path(__file__).parents[2] / "examples" / "tokenizer"
 HEADER = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -34,19 +33,6 @@ ENDS_LAST = (
 
 #: Runs the command; returns exit code, standard output, standard error.
 Check = Callable[..., tuple[int, str, str]]
-
-
-class InProcess(TokenizerLoading):
-    """Loads the tokenizer here: a process of its own costs a second each time."""
-
-    def __init__(self, path: str, adjustment: Any, use_fast: bool, trust: bool) -> None:
-        self._tokenizer = load_tokenizer(path, adjustment, use_fast=use_fast, trust_remote_code=trust)
-
-    def result(self) -> ResolvedTokenizer:
-        return self._tokenizer
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
 
 @pytest.fixture

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from in_process import InProcess
 
 from mtsft_preproc import IndexedDataset, PreprocessConfig, plan, preprocess
 from mtsft_preproc.errors import InputError
 from mtsft_preproc.tokenization import (
     Adjustment,
     ResolvedTokenizer,
-    TokenizerLoading,
-    load_tokenizer,
     open_encoder,
 )
 
@@ -131,33 +130,22 @@ def by_name(table: dict[str, Any], name: str, default: Any) -> Any:
     return next((value for start, value in table.items() if name.startswith(start)), default)
 
 
-class InProcess(TokenizerLoading):
-    """Loads each tokenizer once, here: a process of its own costs a second each time."""
+class Known(InProcess):
+    """Keeps each tokenizer."""
 
     known: ClassVar[dict[Adjustment, ResolvedTokenizer]] = {}
 
     def __init__(self, path: str, adjustment: Any, use_fast: bool, trust: bool, after: Any = None) -> None:
         if adjustment not in self.known:
-            self.known[adjustment] = load_tokenizer(
-                path, adjustment, use_fast=use_fast, trust_remote_code=trust
-            )
-        self._tokenizer = self.known[adjustment]
-        self._after = after
-
-    def result(self) -> ResolvedTokenizer:
-        return self._tokenizer
-
-    def afterwards(self) -> Any:
-        return self._after(self._tokenizer)
-
-    def __exit__(self, *_: object) -> None:
-        pass
+            super().__init__(path, adjustment, use_fast, trust)
+            self.known[adjustment] = self._tokenizer
+        self._tokenizer, self._after = self.known[adjustment], after
 
 
 @pytest.fixture(scope="module", autouse=True)
 def in_process() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan, "TokenizerLoading", InProcess)
+        patch.setattr(plan, "TokenizerLoading", Known)
         yield
 
 
@@ -198,7 +186,7 @@ def test_odd_records_become_sound_samples(name: str, shared: Path, tmp_path: Pat
     adjustment = Adjustment(
         manifest["tokenizer"]["adjustment"]["eos"], tuple(manifest["tokenizer"]["adjustment"]["special"])
     )
-    encoder = open_encoder(InProcess.known[adjustment].save(tmp_path))
+    encoder = open_encoder(Known.known[adjustment].save(tmp_path))
     found = []
     for labels in IndexedDataset(tmp_path / "out_packed_labels_document"):
         trained = [index for index in labels.tolist() if index >= 0 and index not in encoder.special_ids]
