@@ -7,12 +7,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from mtsft_preproc.dialogue import Record
+from mtsft_preproc.dialogue import Record, Rejection
 from mtsft_preproc.errors import InputError
 from mtsft_preproc.readers.base import BATCH_BYTES, InputFile, Reader, RecordBatch, Shard
 from mtsft_preproc.readers.parse import holds_key, is_settings, parse_record
 
-__all__ = ["JsonLinesReader", "shard_lines"]
+__all__ = ["JsonLinesReader"]
 
 _BOM = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n\v\f"
@@ -27,7 +27,7 @@ class JsonLinesReader(Reader):
     """
 
     name = "jsonl"
-    suffixes = (".jsonl", ".ndjson")
+    suffixes: tuple[str, ...] = (".jsonl", ".ndjson")
 
     def sniff(self, head: bytes) -> bool:
         return head.startswith(b"{") and not is_settings(head)
@@ -47,11 +47,11 @@ class JsonLinesReader(Reader):
 
     def batches(self, shard: Shard, columns: Sequence[str] | None) -> Iterator[RecordBatch]:
         row, batch = 0, RecordBatch()
-        for offset, line in shard_lines(shard):
+        for offset, line in _lines(shard):
             batch.size += len(line)
             if not line.strip(_SPACE):
                 continue
-            parsed = parse_record(line, row, -1 if shard.source.compression else offset)
+            parsed = self.parse(line, row, -1 if shard.source.compression else offset)
             if isinstance(parsed, Record):
                 batch.records.append(parsed)
             else:
@@ -63,20 +63,24 @@ class JsonLinesReader(Reader):
         if batch.size:
             yield batch
 
+    def parse(self, line: bytes, row: int, byte_offset: int) -> Record | Rejection:
+        """Return what a line is that isn't blank."""
+        return parse_record(line, row, byte_offset)
+
     def may_hold(self, source: InputFile, column: str) -> bool:
         # Of a compressed file only reading the whole could tell: the records will.
         return bool(source.compression) or holds_key(source.path, column)
 
     def count(self, shard: Shard, limit: int) -> int:
         total = 0
-        for _, line in shard_lines(shard):
+        for _, line in _lines(shard):
             total += bool(line.strip(_SPACE))
             if total == limit:
                 break
         return total
 
 
-def shard_lines(shard: Shard) -> Iterator[tuple[int, bytes]]:
+def _lines(shard: Shard) -> Iterator[tuple[int, bytes]]:
     """Yield (byte offset, line) for the lines of a shard, without a BOM."""
     source = shard.source
     offset = shard.start

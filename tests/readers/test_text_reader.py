@@ -17,7 +17,7 @@ from reading import BOM, outcomes, read_all, read_shard, shards_of, source_of, t
 
 from mtsft_preproc.dialogue import Record
 from mtsft_preproc.errors import InputError
-from mtsft_preproc.readers import find_inputs, readers, text
+from mtsft_preproc.readers import find_inputs, readers
 
 #: Pieces that lines could be misread at; only LF ends a line.
 PIECES = st.sampled_from(["a", " ", "\n", "\r\n", "\r", "\t", "\u2028", "\u0085", "漢", "\ufeff", "{", '"'])
@@ -45,7 +45,6 @@ def test_lines_are_records_wherever_the_file_is_cut(
     source = source_of(scratch, "text")
     with (
         mock.patch("mtsft_preproc.readers.jsonl.BATCH_BYTES", block),
-        mock.patch.object(text, "BATCH_BYTES", block),
     ):
         entries = read_all(source, shard_bytes)
     assert outcomes(entries) == documents(content)
