@@ -10,6 +10,7 @@ from typing import Any
 
 from mtsft_preproc.errors import TokenizerError
 from mtsft_preproc.tokenization.chat_settings import named_templates, stop_ids
+from mtsft_preproc.tokenization.merges import join_merges
 from mtsft_preproc.tokenization.sentencepiece_folder import (
     is_sentencepiece_only,
     load_sentencepiece,
@@ -124,7 +125,7 @@ def _load_transformers(
         auto_prefix=auto_prefix,
         auto_suffix=auto_suffix,
     )
-    return ResolvedTokenizer(spec, payload, "tokenizer.json")
+    return ResolvedTokenizer(spec, payload and join_merges(payload), "tokenizer.json")
 
 
 def open_transformers(path: str, use_fast: bool, trust_remote_code: bool) -> Any:
