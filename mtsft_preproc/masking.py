@@ -28,20 +28,24 @@ class MaskPolicy:
     context: bool = False
 
 
+#: Looked up once: an enum's members are slow to get at.
+_USER, _ASSISTANT, _OBSERVATION = Role.USER, Role.ASSISTANT, Role.OBSERVATION
+
+
 def _all(messages: Sequence[Message]) -> int:
     del messages
     return 0
 
 
 def _last(messages: Sequence[Message]) -> int:
-    targets = [number for number, message in enumerate(messages) if message.role.is_target]
+    targets = [number for number, message in enumerate(messages) if message.role is _ASSISTANT]
     return targets[-1] if targets else len(messages)
 
 
 def _last_round(messages: Sequence[Message]) -> int:
     """Return the last user's message that is answered: all behind it is the last round."""
     upto = _last(messages)
-    users = [number for number, message in enumerate(messages[:upto]) if message.role is Role.USER]
+    users = [number for number, message in enumerate(messages[:upto]) if message.role is _USER]
     return users[-1] if users else 0
 
 
@@ -56,12 +60,11 @@ def trained_flags(policy: MaskPolicy, messages: Sequence[Message], tools: bool =
         tools: Whether what tools return is trained as well (``--train-on-tools``).
     """
     first = policy.first(messages)
-    found = []
-    for number, message in enumerate(messages):
-        trainable = message.role.is_target or (tools and message.role is Role.OBSERVATION)
-        wanted = number >= first if message.train is None else message.train
-        found.append(trainable and wanted)
-    return found
+    return [
+        (message.role is _ASSISTANT or (tools and message.role is _OBSERVATION))
+        and (number >= first if message.train is None else message.train)
+        for number, message in enumerate(messages)
+    ]
 
 
 #: All policies, by the names that ``--train-on`` takes.

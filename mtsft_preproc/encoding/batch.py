@@ -46,6 +46,8 @@ class EncodedBatch:
         trained: int32, shape (S,): trained tokens of each sample.
         rows: int64, shape (S,): row of the record that each sample came from, inside the shard.
         turns: int32, shape (S,): number of the message that a sample is for, or -1 for whole dialogues.
+        digests: uint64, shape (S, 2): of the record that each sample came from, as of
+            :mod:`mtsft_preproc.encoding.digests`: what is said; and that with how it is trained.
         kept: Per sample: the columns that the sources sidecar takes over, as text or None.
         rejections: Records that became no sample; and samples that were lost of records that kept others,
             which name their turn.
@@ -59,6 +61,7 @@ class EncodedBatch:
     trained: Int32
     rows: npt.NDArray[np.int64]
     turns: Int32
+    digests: npt.NDArray[np.uint64]
     kept: list[list[str | None]] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)

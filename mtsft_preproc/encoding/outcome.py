@@ -36,6 +36,8 @@ class Outcome:
 
     def note(self, record: int, *names: str) -> None:
         """Note, once per record, what is odd about it."""
+        if not names:
+            return
         known = self.notes.setdefault(record, [])
         known += [name for name in names if name not in known]
 

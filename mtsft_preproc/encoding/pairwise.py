@@ -13,6 +13,7 @@ from mtsft_preproc.config import PreprocessConfig
 from mtsft_preproc.dialogue import Dialogue, Record, Rejection
 from mtsft_preproc.encoding.batch import DatasetSpec, EncodedBatch, RecordEncoder
 from mtsft_preproc.encoding.columns import kept_columns
+from mtsft_preproc.encoding.digests import dialogue_digest, digest_array
 from mtsft_preproc.encoding.rules import check_dialogue
 from mtsft_preproc.errors import RecordError
 from mtsft_preproc.handlers import PairHandler
@@ -79,7 +80,9 @@ class PairEncoder(RecordEncoder):
             own = (positions % 2 == place) & alive[positions // 2]
             chosen[f"packed_{side}_input_ids"] = tokens.ids[own].astype(np.int32, copy=False)
             chosen[f"packed_{side}_labels"] = labels[own].astype(np.int32, copy=False)
-        alive_records = [record for record, lives in zip(kept, alive.tolist(), strict=True) if lives]
+        which = np.flatnonzero(alive).tolist()
+        alive_records = [kept[number] for number in which]
+        digests = [dialogue_digest(*dialogues[2 * number : 2 * number + 2]) for number in which]
         columns = self._config.keep_columns
         return EncodedBatch(
             tokens=chosen,
@@ -88,6 +91,7 @@ class PairEncoder(RecordEncoder):
             trained=_own(trained, 0, alive) + _own(trained, 1, alive),
             rows=np.asarray([record.row for record in alive_records], np.int64),
             turns=np.full(len(alive_records), -1, np.int32),
+            digests=digest_array(digests),
             kept=[kept_columns(record.value, columns) for record in alive_records] if columns else [],
             rejections=rejections,
             notes=self._notes(dialogues, tokens.notes, alive),

@@ -13,6 +13,7 @@ from mtsft_preproc.config import PreprocessConfig
 from mtsft_preproc.dialogue import Dialogue, Record, Rejection, shorten
 from mtsft_preproc.encoding.batch import DatasetSpec, EncodedBatch, RecordEncoder
 from mtsft_preproc.encoding.columns import kept_columns
+from mtsft_preproc.encoding.digests import dialogue_digest, digest_array
 from mtsft_preproc.encoding.rules import check_dialogue
 from mtsft_preproc.errors import RecordError
 from mtsft_preproc.handlers import DialogueHandler
@@ -93,6 +94,7 @@ class PromptEncoder(RecordEncoder):
         for number in {number for _, _, spelled in texts for number in spelled}:
             if "special-token-in-text" not in tokens.notes[number]:
                 tokens.notes[number].append("special-token-in-text")
+        digests = [dialogue_digest(dialogues[number], beside=extra[number]) for number in which]
         columns = self._config.keep_columns
         return EncodedBatch(
             tokens=found,
@@ -100,6 +102,7 @@ class PromptEncoder(RecordEncoder):
             trained=np.zeros(len(which), np.int32),
             rows=np.asarray([kept[number].row for number in which], np.int64),
             turns=np.full(len(which), -1, np.int32),
+            digests=digest_array(digests),
             kept=[kept_columns(kept[number].value, columns) for number in which] if columns else [],
             rejections=rejections,
             notes=Counter(

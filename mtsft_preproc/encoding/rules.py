@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mtsft_preproc.dialogue import Dialogue, Role, shorten
+from mtsft_preproc.dialogue import Dialogue, Message, Role, shorten
 from mtsft_preproc.errors import RecordError
 
 __all__ = ["check_dialogue"]
+
+#: Looked up once: an enum's members are slow to get at.
+_USER, _ASSISTANT, _OBSERVATION = Role.USER, Role.ASSISTANT, Role.OBSERVATION
+_UNTRAINED = (Role.USER, Role.SYSTEM)
 
 
 def check_dialogue(dialogue: Dialogue, empty_reply: str = "keep") -> Dialogue:
@@ -20,19 +24,39 @@ def check_dialogue(dialogue: Dialogue, empty_reply: str = "keep") -> Dialogue:
     Raises:
         RecordError: ``empty-dialogue``, ``no-assistant``, ``orphan-tool-result`` or ``empty-reply``.
     """
+    answered = odd = results = False
+    for message in dialogue.messages:
+        role = message.role
+        if role is _ASSISTANT:
+            answered = True
+            if not message.content and not message.tool_calls and not message.reasoning:
+                odd = True
+        elif role is _OBSERVATION:
+            results = True
+        elif not message.content or message.train is True:
+            odd = True
+    if odd or not answered:
+        return _check_odd(dialogue, empty_reply)
+    if results:
+        _check_results(dialogue)
+    return dialogue
+
+
+def _check_odd(dialogue: Dialogue, empty_reply: str) -> Dialogue:
+    """Return a dialogue in which something is empty, missing or flagged, with what that is noted."""
     messages = dialogue.messages
     if not messages:
         raise RecordError("empty-dialogue", "", "at least one message", "none")
-    if not any(message.role.is_target for message in messages):
+    if not any(message.role is _ASSISTANT for message in messages):
         roles = ", ".join(message.role.name.lower() for message in messages[:5])
         raise RecordError("no-assistant", "", "a message of the assistant", f"{len(messages)}: {roles}")
     _check_results(dialogue)
-    if any(message.train and message.role in (Role.USER, Role.SYSTEM) for message in messages):
+    if any(message.train and message.role in _UNTRAINED for message in messages):
         dialogue = replace(dialogue, notes=[*dialogue.notes, "flag-without-effect"])
-    asked = [message.content for message in messages if message.role is Role.USER]
+    asked = [message.content for message in messages if message.role is _USER]
     if not all(asked) and "empty-prompt" not in dialogue.notes:
         dialogue = replace(dialogue, notes=[*dialogue.notes, "empty-prompt"])
-    empty = [number for number, message in enumerate(messages) if _says_nothing(dialogue, number)]
+    empty = [number for number, message in enumerate(messages) if _says_nothing(message)]
     if not empty:
         return dialogue
     if empty_reply == "reject":
@@ -48,9 +72,8 @@ def check_dialogue(dialogue: Dialogue, empty_reply: str = "keep") -> Dialogue:
     return replace(dialogue, messages=messages, notes=notes)
 
 
-def _says_nothing(dialogue: Dialogue, number: int) -> bool:
-    message = dialogue.messages[number]
-    return message.role.is_target and not (message.content or message.tool_calls or message.reasoning)
+def _says_nothing(message: Message) -> bool:
+    return message.role is _ASSISTANT and not (message.content or message.tool_calls or message.reasoning)
 
 
 def _check_results(dialogue: Dialogue) -> None:
@@ -58,8 +81,10 @@ def _check_results(dialogue: Dialogue) -> None:
     calls: set[str] = set()
     before: Role | None = None
     for number, message in enumerate(dialogue.messages):
-        calls.update(call.id for call in message.tool_calls if call.id is not None)
-        if message.role is Role.OBSERVATION:
+        for call in message.tool_calls:
+            if call.id is not None:
+                calls.add(call.id)
+        if message.role is _OBSERVATION:
             where = f"messages[{number}]"
             if message.call_id is not None and message.call_id not in calls:
                 known = ", ".join(sorted(calls)) or "none"
@@ -69,7 +94,7 @@ def _check_results(dialogue: Dialogue) -> None:
                     f"a call with an id of an earlier one: {known}",
                     repr(message.call_id),
                 )
-            if before not in (Role.ASSISTANT, Role.OBSERVATION):
+            if before is not _ASSISTANT and before is not _OBSERVATION:
                 got = "nothing" if before is None else before.name.lower()
                 raise RecordError("orphan-tool-result", where, "a message of the assistant before it", got)
         before = message.role

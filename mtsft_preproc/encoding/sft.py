@@ -15,6 +15,7 @@ from mtsft_preproc.config import PreprocessConfig
 from mtsft_preproc.dialogue import Dialogue, Record, Rejection
 from mtsft_preproc.encoding.batch import DatasetSpec, EncodedBatch, RecordEncoder
 from mtsft_preproc.encoding.columns import kept_columns
+from mtsft_preproc.encoding.digests import Digest, dialogue_digest, digest_array
 from mtsft_preproc.encoding.outcome import Outcome
 from mtsft_preproc.encoding.rules import check_dialogue
 from mtsft_preproc.encoding.samples import Samples
@@ -57,6 +58,7 @@ class SampleEncoder(RecordEncoder):
 
     def encode(self, records: Iterable[Record]) -> EncodedBatch:
         kept: list[Record] = []
+        digests: list[Digest] = []  # per record of ``kept``
         pieces: list[Piece] = []
         rejections: list[Rejection] = []
         done = Outcome()
@@ -68,14 +70,16 @@ class SampleEncoder(RecordEncoder):
             except RecordError as error:
                 rejections.append(Rejection.of(record, error))
                 continue
-            done.note(len(kept), *dialogue.notes)
+            if dialogue.notes:
+                done.note(len(kept), *dialogue.notes)
             if self._policy.splits and not dialogue.messages[-1].role.is_target:
                 done.note(len(kept), "unanswered-ending")  # no sample has it
             kept.append(record)
+            digests.append(dialogue_digest(dialogue))
             pieces += own
         for chunk in _chunks(pieces):
             self._encode(self._promising(chunk, done), done, self._rule)
-        return self._select(kept, rejections, done)
+        return self._select(kept, digests, rejections, done)
 
     def _pieces(self, record: int, dialogue: Dialogue) -> list[Piece]:
         """Return what is rendered of a dialogue: all of it, or all up to each trained reply.
@@ -199,7 +203,10 @@ class SampleEncoder(RecordEncoder):
             samples = samples.take(np.flatnonzero(~dropped))
         done.samples.append(samples)
         for number, notes in enumerate(tokens.notes):
-            done.note(pieces[number].record, *notes)
+            if notes:
+                done.note(pieces[number].record, *notes)
+        if not tokens.parity_of and not tokens.differences:
+            return
         # Of pieces that became samples: what replaces the others is counted when its turn comes.
         kept = set(tokens.dialogues[~dropped].tolist())
         for number in kept & tokens.parity_of.keys():
@@ -214,22 +221,28 @@ class SampleEncoder(RecordEncoder):
 
     def _samples(self, tokens: TokenBatch, pieces: Sequence[Piece]) -> Samples:
         mask = tokens.mask(context=self._policy.context)
+        borders = np.concatenate([[0], tokens.sample_ends])
+        if self._config.pack:
+            # In a pack, it would be predicted from the last token of another sample. (Alone, no trainer
+            # uses the label of a first token.)
+            mask[borders[:-1][np.diff(borders) > 0]] = False
         labels = np.where(mask, tokens.ids, np.int32(self._config.ignore_index))
         if self._template.late_stop_id is not None and not self._policy.context:
             labels[tokens.late_stops] = self._template.late_stop_id
-        borders = np.concatenate([[0], tokens.sample_ends])
         firsts = np.asarray([piece.first for piece in pieces], np.int32)[tokens.dialogues]
         own = np.asarray([piece.turn for piece in pieces], np.int32)[tokens.dialogues]
         return Samples(
             ids=tokens.ids.astype(np.int32, copy=False),
             labels=labels.astype(np.int32, copy=False),
             lengths=np.diff(borders),
-            trained=np.diff(np.concatenate([[0], np.cumsum(mask)])[borders]),
+            trained=np.diff(np.searchsorted(np.flatnonzero(mask), borders)),
             records=np.asarray([piece.record for piece in pieces], np.int64)[tokens.dialogues],
             turns=np.where(tokens.turns == WHOLE, own, tokens.turns + firsts).astype(np.int32),
         )
 
-    def _select(self, records: list[Record], rejections: list[Rejection], done: Outcome) -> EncodedBatch:
+    def _select(
+        self, records: list[Record], digests: list[Digest], rejections: list[Rejection], done: Outcome
+    ) -> EncodedBatch:
         """Keep the samples of the records that are sound, and put them in order."""
         samples = Samples.join(done.samples or [_NONE])
         if done.errors:
@@ -242,18 +255,18 @@ class SampleEncoder(RecordEncoder):
                 done.errors.setdefault(number, error)
         rejections += [Rejection.of(records[number], error) for number, error in done.errors.items()]
         rows = np.asarray([record.row for record in records], np.int64)
-        columns = [kept_columns(record.value, self._config.keep_columns) for record in records]
+        names = self._config.keep_columns
+        columns = [kept_columns(record.value, names) for record in records] if names else []
         return EncodedBatch(
             tokens={"packed_input_ids": samples.ids, "packed_labels": samples.labels},
             lengths={"sample": samples.lengths.astype(np.int32)},
             trained=samples.trained.astype(np.int32),
             rows=rows[samples.records],
             turns=samples.turns,
-            kept=[columns[number] for number in samples.records.tolist()]
-            if self._config.keep_columns
-            else [],
+            digests=digest_array(digests)[samples.records],
+            kept=[columns[number] for number in samples.records.tolist()] if names else [],
             rejections=rejections,
-            notes=Counter(note for number in alive for note in done.notes.get(number, ())),
+            notes=Counter(note for number in alive & done.notes.keys() for note in done.notes[number]),
             parity=sum((turns for number, turns in done.parity.items() if number in alive), Counter()),
             differences=[
                 {"row": records[number].row, **told} for number, told in done.differences if number in alive

@@ -12,6 +12,7 @@ from mtsft_preproc.config import PreprocessConfig
 from mtsft_preproc.dialogue import Record, Rejection, shorten
 from mtsft_preproc.encoding.batch import DatasetSpec, EncodedBatch, RecordEncoder
 from mtsft_preproc.encoding.columns import kept_columns
+from mtsft_preproc.encoding.digests import digest_array, text_digest
 from mtsft_preproc.errors import RecordError
 from mtsft_preproc.handlers import TextHandler
 from mtsft_preproc.templates import encode_documents
@@ -71,7 +72,8 @@ class DocumentEncoder(RecordEncoder):
                 errors.setdefault(number, empty)
         rejections += [Rejection.of(kept[number], error) for number, error in errors.items()]
         alive = [number for number in range(len(kept)) if number not in errors]
-        return self._batch(kept, encoded, alive, rejections, len(spelled - errors.keys()))
+        digests = digest_array([text_digest(texts[number]) for number in alive])
+        return self._batch(kept, encoded, alive, digests, rejections, len(spelled - errors.keys()))
 
     def _refuse_long(
         self, key: str, documents: list[npt.NDArray[np.int32]], errors: dict[int, RecordError]
@@ -89,6 +91,7 @@ class DocumentEncoder(RecordEncoder):
         kept: list[Record],
         encoded: dict[str, list[npt.NDArray[np.int32]]],
         alive: list[int],
+        digests: npt.NDArray[np.uint64],
         rejections: list[Rejection],
         spelled: int,
     ) -> EncodedBatch:
@@ -103,6 +106,7 @@ class DocumentEncoder(RecordEncoder):
             trained=sum(lengths.values(), np.zeros(len(alive), np.int32)),
             rows=np.asarray([kept[number].row for number in alive], np.int64),
             turns=np.full(len(alive), -1, np.int32),
+            digests=digests,
             kept=[kept_columns(kept[number].value, columns) for number in alive] if columns else [],
             rejections=rejections,
             notes=Counter({"special-token-in-text": spelled} if spelled else {}),

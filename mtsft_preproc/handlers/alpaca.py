@@ -16,6 +16,8 @@ __all__ = ["ANSWER_NAMES", "QUESTION_NAMES", "AlpacaHandler", "asked"]
 #: Names under which the two sides of a round are known where a round is an object.
 QUESTION_NAMES = frozenset({"prompt", "question", "query", "instruction", "input", "user", "human", "q"})
 ANSWER_NAMES = frozenset({"response", "answer", "output", "reply", "assistant", "bot", "gpt", "model", "a"})
+#: Looked up once: an enum's members are slow to get at.
+_USER, _ASSISTANT = Role.USER, Role.ASSISTANT
 _ROUNDS = "a list of [question, answer] pairs of text"
 
 
@@ -46,7 +48,7 @@ class AlpacaHandler(DialogueHandler):
         response = text_field(record, column)
         if response is None:
             raise RecordError("missing-field", column or "response", "text", "null")
-        dialogue.messages.append(Message(Role.ASSISTANT, response))
+        dialogue.messages.append(Message(_ASSISTANT, response))
         return dialogue
 
 
@@ -60,20 +62,19 @@ def asked(record: Mapping[str, Any], columns: Mapping[str, str]) -> Dialogue:
     Raises:
         RecordError: The row asks nothing, or holds something else than text.
     """
-    prompt = text_field(record, columns.get("prompt"))
-    query = text_field(record, columns.get("query"))
+    take = columns.get
+    prompt = text_field(record, take("prompt"))
+    query = text_field(record, take("query"))
     if prompt is None and query is None:
-        both = [name for name in (columns.get("prompt"), columns.get("query")) if name]
+        both = [name for name in (take("prompt"), take("query")) if name]
         raise RecordError("missing-field", " / ".join(both), "text in one of them", "null")
-    column = columns.get("history")
+    column = take("history")
     messages = _rounds(record.get(column), column) if column else []
-    question = "\n".join(part for part in (prompt, query) if part)
-    messages.append(Message(Role.USER, question))
-    system = text_field(record, columns.get("system")) or ""
-    dialogue = Dialogue(messages, system, summary=summary_of(record, columns))
-    if not question:
-        dialogue.notes.append("empty-prompt")
-    return dialogue
+    question = f"{prompt}\n{query}" if prompt and query else prompt or query or ""
+    messages.append(Message(_USER, question))
+    system = text_field(record, take("system")) or "" if "system" in columns else ""
+    summary = summary_of(record, columns) if "summary" in columns else ""
+    return Dialogue(messages, system, [], [] if question else ["empty-prompt"], summary)
 
 
 def _rounds(value: Any, column: str) -> list[Message]:
@@ -86,18 +87,26 @@ def _rounds(value: Any, column: str) -> list[Message]:
         raise RecordError("bad-history", column, _ROUNDS, shorten(value))
     messages = []
     for number, pair in enumerate(value):
-        place = f"{column}[{number}]"
-        if isinstance(pair, Mapping):
-            pair = _from_object(pair, place)
-        elif not isinstance(pair, list | tuple) or len(pair) != 2:
-            raise RecordError("bad-history", place, "a [question, answer] pair", shorten(pair))
-        question, answer = pair
-        for side, text in enumerate((question, answer)):
-            if not isinstance(text, str):
-                raise RecordError("bad-history", f"{place}[{side}]", "text", shorten(text))
-        messages.append(Message(Role.USER, question))
-        messages.append(Message(Role.ASSISTANT, answer))
+        if type(pair) is list and len(pair) == 2:
+            question, answer = pair
+        else:
+            question, answer = _sides(pair, f"{column}[{number}]")
+        if not isinstance(question, str) or not isinstance(answer, str):
+            side = int(isinstance(question, str))
+            got = shorten(answer if side else question)
+            raise RecordError("bad-history", f"{column}[{number}][{side}]", "text", got)
+        messages.append(Message(_USER, question))
+        messages.append(Message(_ASSISTANT, answer))
     return messages
+
+
+def _sides(pair: Any, place: str) -> tuple[Any, Any]:
+    """Return (question, answer) of a round that is no list."""
+    if isinstance(pair, Mapping):
+        return _from_object(pair, place)
+    if not isinstance(pair, list | tuple) or len(pair) != 2:
+        raise RecordError("bad-history", place, "a [question, answer] pair", shorten(pair))
+    return pair[0], pair[1]
 
 
 def _from_text(text: str, column: str) -> Any:

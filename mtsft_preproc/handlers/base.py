@@ -203,9 +203,9 @@ def text_field(record: Mapping[str, Any], column: str | None) -> str | None:
         RecordError: ``wrong-type``.
     """
     value = record.get(column) if column else None
-    if value is not None and not isinstance(value, str):
-        raise RecordError("wrong-type", column or "", "text", shorten(value))
-    return value
+    if value is None or isinstance(value, str):
+        return value
+    raise RecordError("wrong-type", column or "", "text", shorten(value))
 
 
 def summary_of(record: Mapping[str, Any], columns: Mapping[str, str]) -> str:

@@ -18,6 +18,7 @@ T = TypeVar("T")
 _MESSAGES = "a list of messages, or JSON text of one"
 #: Fields with which data say whether a message is trained.
 _FLAGS = ("train", "weight", "loss", "loss_weight")
+_FLAG_NAMES = frozenset(_FLAGS)
 #: Where a part of a content holds what it says, by its type; the first that is not null counts.
 _PARTS = {
     "text": ("text", "value"),
@@ -84,6 +85,8 @@ def train_flag(message: Mapping[str, Any], place: str) -> bool | None:
         RecordError: ``wrong-type``: a flag is neither 0 nor 1, or two of them disagree.
     """
     found: bool | None = None
+    if _FLAG_NAMES.isdisjoint(message):
+        return found
     for name in _FLAGS:
         value = message.get(name)
         if value is None:

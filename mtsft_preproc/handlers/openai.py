@@ -22,6 +22,8 @@ __all__ = ["OpenAIHandler"]
 
 #: Fields under which the assistant's thoughts are known.
 _REASONING = ("reasoning_content", "reasoning", "thinking")
+#: Looked up once: an enum's members are slow to get at.
+_ASSISTANT, _OBSERVATION = Role.ASSISTANT, Role.OBSERVATION
 
 
 class OpenAIHandler(DialogueHandler):
@@ -53,12 +55,18 @@ class OpenAIHandler(DialogueHandler):
         column = columns.get(self.messages_key, "")
         given, from_text = message_list(record, column)
         notes: list[str] = []
-        messages = [
-            self._message(item, f"{column}[{number}]", notes, from_text)
-            for number, item in enumerate(given)
-        ]
+        roles = self.roles
+        messages: list[Message] = []
+        for number, item in enumerate(given):
+            # Nearly all messages are a role and a text.
+            if type(item) is dict and len(item) == 2 and type(content := item.get("content")) is str:
+                name = item.get("role")
+                if type(name) is str and name in roles:
+                    messages.append(Message(roles[name], content))
+                    continue
+            messages.append(self._message(item, f"{column}[{number}]", notes, from_text))
         _link_results(messages, column)
-        if not any(message.role is Role.ASSISTANT for message in messages):
+        if _ASSISTANT not in [message.role for message in messages]:
             raise RecordError("no-assistant", column, "a message of the assistant", "none")
         leading = _cut_leading(messages, notes)
         system = system_of(record, columns.get("system"), leading, notes)
@@ -95,7 +103,7 @@ class OpenAIHandler(DialogueHandler):
         calls = said.calls
         for field in self.call_fields:
             value = item.get(field)
-            if value is None or value == [] or value == "":
+            if not value and (value is None or value == [] or value == ""):
                 continue
             where = f"{place}.{field}"
             if role is not Role.ASSISTANT:
@@ -139,11 +147,12 @@ def _link_results(messages: Sequence[Message], column: str) -> None:
     names: dict[str, str] = {}
     calling = False
     for number, message in enumerate(messages):
-        if message.role is Role.ASSISTANT:
+        role = message.role
+        if role is _ASSISTANT:
             calling = bool(message.tool_calls)
             if calling:
                 names.update(_names_by_id(message.tool_calls, f"{column}[{number}]"))
-        elif message.role is not Role.OBSERVATION:
+        elif role is not _OBSERVATION:
             calling = False
         else:
             if not calling:

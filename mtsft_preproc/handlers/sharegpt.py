@@ -63,6 +63,11 @@ class SharegptRecords(Handler):
                 )
             if name:
                 self._kinds[name] = tag
+        #: By whose turn it is: the roles of messages that are a role and a text, by their names.
+        self._plain = [
+            {self.tag[tag]: _ROLES[tag] for tag in ("user_tag", "observation_tag") if self.tag[tag]},
+            {self.tag["assistant_tag"]: Role.ASSISTANT} if self.tag["assistant_tag"] else {},
+        ]
         field = self.tag["content_tag"]
         if not field or field == self.tag["role_tag"]:
             raise SettingsError(
@@ -81,7 +86,15 @@ class SharegptRecords(Handler):
         messages: list[Message] = []
         notes: list[str] = []
         leading = None
+        plain, role_tag, content_tag = self._plain, self.tag["role_tag"], self.tag["content_tag"]
         for number, item in enumerate(given):
+            # Nearly all messages are a role and a text, and speak when it is their turn.
+            if type(item) is dict and len(item) == self._fields and role_tag:
+                name, content = item.get(role_tag), item.get(content_tag)
+                roles = plain[len(messages) % 2]
+                if type(content) is str and type(name) is str and name in roles:
+                    messages.append(Message(roles[name], content))
+                    continue
             place = f"{column}[{number}]"
             kind = self._kind(item, place, len(messages))
             if kind != "system_tag":

@@ -13,10 +13,20 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+import orjson
+
 from mtsft_preproc.dialogue import ToolCall, shorten
 from mtsft_preproc.errors import RecordError
 
-__all__ = ["NULLS_LEFT_OUT", "json_text", "parse_json", "read_calls", "read_tools", "without_nulls"]
+__all__ = [
+    "NULLS_LEFT_OUT",
+    "SharedTools",
+    "json_text",
+    "parse_json",
+    "read_calls",
+    "read_tools",
+    "without_nulls",
+]
 
 #: Note of a dialogue in which keys of objects were left out because their value is null.
 NULLS_LEFT_OUT = "nulls-left-out"
@@ -25,6 +35,54 @@ _TOOLS = "a list of tools, each an object with a name, or JSON text of it"
 _CALL = '{"name": text, "arguments": an object}, or JSON text of it'
 _ARGUMENTS = "an object of JSON, or JSON text of one"
 _PLAIN = (str, int, type(None))
+#: Different lists of tools that are kept, and the most characters of one.
+_KEPT, _LONGEST = 256, 1 << 18
+
+
+class SharedTools:
+    """The tools of many dialogues, read once. What is made of them can be found again by its identity.
+
+    Args:
+        tools: The tools; neither the list nor what it holds is changed from now on.
+        size: Characters of their JSON text, about.
+
+    Attributes:
+        tools: The tools.
+        size: As given.
+        canonical: What digests make of them; None before they do.
+    """
+
+    __slots__ = ("canonical", "size", "tools")
+
+    def __init__(self, tools: list[Any], size: int) -> None:
+        self.tools = tools
+        self.size = size
+        self.canonical: bytes | None = None
+
+    @classmethod
+    def of(cls, tools: list[Any]) -> SharedTools | None:
+        """Return what a dialogue's list of tools was copied from, if it still is the same."""
+        if type(tools) is not _Copy:
+            return None
+        # Quick where nothing was changed: what the lists hold is the same, not only equal.
+        return tools.shared if tools == tools.shared.tools else None
+
+    def copy(self) -> list[Any]:
+        """Return a list for a dialogue of its own."""
+        found = _Copy(self.tools)
+        found.shared = self
+        return found
+
+
+class _Copy(list[Any]):
+    """A copy that knows where it comes from."""
+
+    __slots__ = ("shared",)
+    shared: SharedTools
+
+
+#: Tools by their JSON text, such as came as objects and are taken as they are.
+_shared: dict[bytes, SharedTools] = {}
 
 
 def _finite(text: str) -> float:
@@ -85,20 +143,39 @@ def read_tools(value: Any, column: str, notes: list[str]) -> list[Any]:
         RecordError: ``bad-tool-json``.
     """
     if isinstance(value, str):
-        return list(_tools_of_text(value, column))
-    return _named(without_nulls(value, column, notes), column) if value is not None else []
+        return _tools_of_text(value, column).copy()
+    return _tools_of_object(value, column, notes) if value is not None else []
 
 
-@lru_cache(maxsize=256)
-def _tools_of_text(text: str, column: str) -> tuple[Any, ...]:
+@lru_cache(maxsize=_KEPT)
+def _tools_of_text(text: str, column: str) -> SharedTools:
     # Most records of a data set share their tools; they are parsed once.
     if not text.strip():
-        return ()
+        return SharedTools([], 0)
     try:
         value = parse_json(text, column)
     except ValueError:
         raise RecordError("bad-tool-json", column, _TOOLS, shorten(text)) from None
-    return tuple(_named(value, column)) if value is not None else ()
+    return SharedTools(_named(value, column) if value is not None else [], len(text))
+
+
+def _tools_of_object(value: Any, column: str, notes: list[str]) -> list[Any]:
+    """Return tools that came as objects; equal ones are looked through once."""
+    try:
+        text = orjson.dumps(value)
+    except TypeError:
+        text = b""
+    found = _shared.get(text)
+    # Some values that are no JSON, such as tuples, look like JSON in the text.
+    if found is not None and found.tools == value:
+        return found.copy()
+    tools = _named(without_nulls(value, column, notes), column)
+    if not text or len(text) > _LONGEST or tools is not value:
+        return tools
+    if len(_shared) >= _KEPT:
+        _shared.clear()
+    _shared[text] = SharedTools(tools, len(text))
+    return _shared[text].copy()
 
 
 def _named(value: Any, column: str) -> list[Any]:

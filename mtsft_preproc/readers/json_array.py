@@ -17,7 +17,8 @@ __all__ = ["JsonArrayReader"]
 
 _BOM = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n"
-_CHUNK = 1 << 22
+#: Bytes that are read at a time to cut a file; of a shard, only those around its end are looked at closely.
+_CHUNK = 1 << 19
 
 
 class JsonArrayReader(Reader):

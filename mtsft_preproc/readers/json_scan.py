@@ -9,11 +9,20 @@ import numpy.typing as npt
 
 __all__ = ["ArrayScanner"]
 
-_QUOTE, _BACKSLASH, _COMMA = 0x22, 0x5C, 0x2C
+_QUOTE, _COMMA = 0x22, 0x2C
 # "[" and "{" differ in one bit, as do "]" and "}"; no other byte shares the remaining seven.
 _FOLD, _OPEN, _CLOSE = 0xDF, 0x5B, 0x5D
 
+#: All bytes but quotes and brackets.
+_NEITHER = bytes(set(range(256)) - set(b'"[]{}'))
+#: By byte: how much deeper one is behind it.
+_STEPS = np.zeros(256, np.int8)
+_STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
+#: Bytes that are looked at together: what is made of them stays in a processor's cache.
+_BLOCK = 1 << 17
+
 Positions = npt.NDArray[np.int64]
+_NONE: Positions = np.zeros(0, np.int64)
 
 
 @dataclass
@@ -34,7 +43,7 @@ class ArrayScanner:
     in_string: bool = False
     closed: bool = False
     trailing: bool = False
-    _backslashes: int = 0
+    _escapes: bool = False
 
     def feed(self, chunk: bytes | memoryview, want_commas: bool = True) -> Positions:
         """Advance over ``chunk``.
@@ -47,72 +56,76 @@ class ArrayScanner:
             int64, shape (K,): positions in ``chunk`` of the commas between elements of the outermost
             array, and of the bracket that closes it.
         """
-        data = np.frombuffer(chunk, np.uint8)
-        quotes = self._quotes(data)
-        folded = data & _FOLD
-        is_open, is_close = folded == _OPEN, folded == _CLOSE
-        brackets = np.flatnonzero(is_open | is_close)
-        brackets = brackets[self._outside(brackets, quotes)]
-        steps = np.where(is_open[brackets], 1, -1).astype(np.int64)
-        depths = self.depth + np.cumsum(steps)
-        borders = self._borders(data, quotes, brackets, depths, want_commas)
-        if len(depths):
-            self.depth = int(depths[-1])
-        self.in_string ^= bool(len(quotes) & 1)
-        return borders
+        found = [_NONE]
+        for start in range(0, len(chunk), _BLOCK):
+            block = self._unescaped(bytes(chunk[start : start + _BLOCK]))
+            if want_commas or self.closed or not self._advance(block):
+                found.append(self._look(block, want_commas) + start)
+        return np.concatenate(found)
 
-    def _borders(
-        self,
-        data: npt.NDArray[np.uint8],
-        quotes: Positions,
-        brackets: Positions,
-        depths: Positions,
-        want_commas: bool,
-    ) -> Positions:
-        ends: Positions = brackets[depths == 0]
-        if self.closed:
-            self.trailing |= bool(len(brackets))
-            return ends[:0]
-        commas: Positions = ends[:0]
+    def _advance(self, block: bytes) -> bool:
+        """Advance over a block in which the array stays open; return whether it does."""
+        marks = np.frombuffer(block.translate(None, _NEITHER), np.uint8)
+        outside = self._outside(marks)
+        steps = _STEPS[marks[outside]]
+        depths = np.cumsum(steps, dtype=np.int64)
+        if self.depth + depths.min(initial=1) <= 0:
+            return False
+        self.depth += int(depths[-1]) if len(depths) else 0
+        self.in_string ^= bool(block.count(b'"') & 1)
+        return True
+
+    def _look(self, block: bytes, want_commas: bool) -> Positions:
+        """Advance over a block; return the borders in it."""
+        data = np.frombuffer(block, np.uint8)
+        folded = data & _FOLD
+        marked = (data == _QUOTE) | (folded == _OPEN) | (folded == _CLOSE)
         if want_commas:
-            commas = np.flatnonzero(data == _COMMA)
-            commas = commas[self._outside(commas, quotes)]
-            before = np.searchsorted(brackets, commas)
-            at = np.where(before > 0, depths[before - 1] if len(depths) else 0, self.depth)
-            commas = commas[at == 1]
+            marked |= data == _COMMA
+        places = np.flatnonzero(marked)
+        marks = data[places]
+        outside = self._outside(marks)
+        self.in_string ^= bool(block.count(b'"') & 1)
+        return self._borders(places[outside], marks[outside])
+
+    def _outside(self, marks: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+        """Return which of the bytes that count, quotes among them, are others and outside of strings."""
+        quotes = marks == _QUOTE
+        # There is an even number of quotes before them; of an 8-bit sum, the lowest bit is right.
+        inside = (np.cumsum(quotes, dtype=np.uint8) & 1) != self.in_string
+        found: npt.NDArray[np.bool_] = ~(quotes | inside)
+        return found
+
+    def _borders(self, places: Positions, marks: npt.NDArray[np.uint8]) -> Positions:
+        """Return the borders among brackets and commas outside of strings; take over the depth."""
+        if not len(places):
+            return places
+        folded = marks & _FOLD
+        is_comma = marks == _COMMA
+        steps = np.where(is_comma, 0, np.where(folded == _OPEN, 1, -1))
+        depths = self.depth + np.cumsum(steps)
+        self.depth = int(depths[-1])
+        if self.closed:
+            self.trailing |= not is_comma.all()
+            return places[:0]
+        ends = np.flatnonzero((depths == 0) & ~is_comma)
         if not len(ends):
+            commas: Positions = places[is_comma & (depths == 1)]
             return commas
         self.closed = True
-        self.trailing = bool(len(brackets) and brackets[-1] > ends[0])
-        return np.append(commas[commas < ends[0]], ends[0])
+        first = int(ends[0])
+        self.trailing = not is_comma[first + 1 :].all()
+        borders: Positions = np.append(places[:first][(is_comma & (depths == 1))[:first]], places[first])
+        return borders
 
-    def _outside(self, positions: Positions, quotes: Positions) -> npt.NDArray[np.bool_]:
-        """Return which positions lie outside of strings."""
-        inside: npt.NDArray[np.bool_] = (
-            (np.searchsorted(quotes, positions) + int(self.in_string)) & 1
-        ).astype(bool)
-        return ~inside
-
-    def _quotes(self, data: npt.NDArray[np.uint8]) -> Positions:
-        """Return the positions of the quotes that open or close a string: those not escaped."""
-        quotes = np.flatnonzero(data == _QUOTE)
-        slashes = np.flatnonzero(data == _BACKSLASH)
-        carried, self._backslashes = self._backslashes, 0
-        if not len(slashes):
-            return quotes[1:] if carried & 1 and len(quotes) and quotes[0] == 0 else quotes
-        # For each backslash: how many stand in one run up to and with it.
-        order = np.arange(len(slashes))
-        starts = np.concatenate([[True], np.diff(slashes) != 1])
-        run = order - np.maximum.accumulate(np.where(starts, order, 0)) + 1
-        if slashes[0] == 0:
-            first = int(np.flatnonzero(starts)[1]) if starts.sum() > 1 else len(slashes)
-            run[:first] += carried
-        if slashes[-1] == len(data) - 1:
-            self._backslashes = int(run[-1])
-        before = np.searchsorted(slashes, quotes) - 1
-        touching = (before >= 0) & (slashes[before] == quotes - 1)
-        odd = np.where(touching, run[before] & 1, 0)
-        if len(quotes) and quotes[0] == 0:
-            odd[0] = carried & 1
-        kept: Positions = quotes[odd == 0]
-        return kept
+    def _unescaped(self, block: bytes) -> bytes:
+        """Return a block with other bytes in the place of backslashes and of what they escape."""
+        if self._escapes:
+            block = b"x" + block[1:]
+            self._escapes = False
+        if b"\\" not in block:
+            return block
+        # Pairs of backslashes first: what is left of a run of them escapes what stands behind it.
+        block = block.replace(b"\\\\", b"xx").replace(b'\\"', b"xx")
+        self._escapes = block.endswith(b"\\")
+        return block

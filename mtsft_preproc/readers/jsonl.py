@@ -7,15 +7,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from mtsft_preproc.dialogue import Record, Rejection
 from mtsft_preproc.errors import InputError
 from mtsft_preproc.readers.base import BATCH_BYTES, InputFile, Reader, RecordBatch, Shard
-from mtsft_preproc.readers.parse import holds_key, is_settings, parse_record
+from mtsft_preproc.readers.parse import SPACE, holds_key, holds_long_number, is_settings, parse_lines
 
 __all__ = ["JsonLinesReader"]
 
 _BOM = b"\xef\xbb\xbf"
-_SPACE = b" \t\r\n\v\f"
 
 
 class JsonLinesReader(Reader):
@@ -46,26 +44,16 @@ class JsonLinesReader(Reader):
                 start = end
 
     def batches(self, shard: Shard, columns: Sequence[str] | None) -> Iterator[RecordBatch]:
-        row, batch = 0, RecordBatch()
-        for offset, line in _lines(shard):
-            batch.size += len(line)
-            if not line.strip(_SPACE):
-                continue
-            parsed = self.parse(line, row, -1 if shard.source.compression else offset)
-            if isinstance(parsed, Record):
-                batch.records.append(parsed)
-            else:
-                batch.rejections.append(parsed)
-            row += 1
-            if batch.size >= BATCH_BYTES:
-                yield batch
-                batch = RecordBatch()
-        if batch.size:
+        row = 0
+        for offset, lines, size in _line_blocks(shard):
+            batch = RecordBatch(size=size)
+            row += self.parse(lines, row, -1 if shard.source.compression else offset, batch)
             yield batch
 
-    def parse(self, line: bytes, row: int, byte_offset: int) -> Record | Rejection:
-        """Return what a line is that isn't blank."""
-        return parse_record(line, row, byte_offset)
+    def parse(self, lines: list[bytes], row: int, byte_offset: int, batch: RecordBatch) -> int:
+        """Append what lines hold to a batch; return how many of them are not blank."""
+        careful = holds_long_number(b"\n".join(lines))
+        return parse_lines(lines, row, byte_offset, careful, batch)
 
     def may_hold(self, source: InputFile, column: str) -> bool:
         # Of a compressed file only reading the whole could tell: the records will.
@@ -73,37 +61,48 @@ class JsonLinesReader(Reader):
 
     def count(self, shard: Shard, limit: int) -> int:
         total = 0
-        for _, line in _lines(shard):
-            total += bool(line.strip(_SPACE))
-            if total == limit:
-                break
+        for _, lines, _ in _line_blocks(shard):
+            for line in lines:
+                total += bool(line.strip(SPACE))
+                if total == limit:
+                    return total
         return total
 
 
-def _lines(shard: Shard) -> Iterator[tuple[int, bytes]]:
-    """Yield (byte offset, line) for the lines of a shard, without a BOM."""
+def _line_blocks(shard: Shard) -> Iterator[tuple[int, list[bytes], int]]:
+    """Yield the lines of a shard, without a BOM, a block at a time.
+
+    Yields:
+        Byte offset of the first line; the lines; the bytes that were read for them.
+    """
     source = shard.source
     offset = shard.start
     left = None if source.compression else shard.end - shard.start
+    size = 0
     pieces: list[bytes] = []  # of a line that goes on over blocks; joined once, as it may be huge
     with _open(source) as file:
         if not source.compression:
             file.seek(shard.start)
         while block := _block(source, file, left):
             left = None if left is None else left - len(block)
+            size += len(block)
             lines = block.split(b"\n")
-            for line in lines[:-1]:
-                if pieces:
-                    line = b"".join([*pieces, line])
-                    pieces = []
-                yield offset, _without_bom(line, offset)
-                offset += len(line) + 1
-            if lines[-1]:
-                pieces.append(lines[-1])
+            last = lines.pop()
+            if lines:
+                lines[0] = b"".join([*pieces, lines[0]])
+                if offset == 0 and lines[0].startswith(_BOM):
+                    yield 0, [lines[0].removeprefix(_BOM)], 0
+                    offset = len(lines.pop(0)) + 1
+                yield offset, lines, size
+                offset += sum(map(len, lines)) + len(lines)
+                size, pieces = 0, []
+            if last:
+                pieces.append(last)
     if left:
         raise InputError(f"{source.path}: became shorter while it was read")
     if pieces:
-        yield offset, _without_bom(b"".join(pieces), offset)
+        line = b"".join(pieces)
+        yield offset, [line.removeprefix(_BOM) if offset == 0 else line], size
 
 
 def _block(source: InputFile, file: Any, left: int | None) -> bytes:
@@ -111,10 +110,6 @@ def _block(source: InputFile, file: Any, left: int | None) -> bytes:
         return bytes(file.read(BATCH_BYTES if left is None else min(BATCH_BYTES, left)))
     except (OSError, EOFError) as error:
         raise InputError(f"{source.path}: can't be decompressed: {error}") from None
-
-
-def _without_bom(line: bytes, offset: int) -> bytes:
-    return line.removeprefix(_BOM) if offset == 0 else line
 
 
 def _open(source: InputFile) -> Any:

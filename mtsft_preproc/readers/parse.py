@@ -1,24 +1,72 @@
-"""JSON bytes -> a record or a rejection, one at a time."""
+"""JSON bytes -> records and rejections."""
 
 from __future__ import annotations
 
 import json
 import mmap
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
 
 from mtsft_preproc.dialogue import Record, Rejection, shorten
 from mtsft_preproc.errors import RecordError
+from mtsft_preproc.readers.base import RecordBatch
 
-__all__ = ["holds_key", "is_settings", "parse_record"]
+__all__ = ["SPACE", "holds_key", "holds_long_number", "is_settings", "parse_lines", "parse_record"]
 
+#: White space of a line that holds nothing else.
+SPACE = b" \t\r\n\v\f"
 
 #: Makes digits zeros and all else something else: a run of digits is then found at memory speed.
 _DIGITS = bytes(0x30 if 0x30 <= byte <= 0x39 else 0 for byte in range(256))
 #: Digits of the least number with which orjson may have trouble.
 _LONG = b"0" * 19
+
+
+def holds_long_number(raw: bytes) -> bool:
+    """Return whether bytes hold digits enough for a number with which orjson may have trouble."""
+    return raw.translate(_DIGITS).find(_LONG) >= 0
+
+
+def parse_lines(
+    lines: Iterable[bytes], row: int, byte_offset: int, careful: bool, batch: RecordBatch
+) -> int:
+    """Append what lines of JSON hold to a batch; blank ones are passed over.
+
+    Args:
+        lines: Lines in a row, without their line ends.
+        row: Of the first one.
+        byte_offset: Of the first one, or -1 for none.
+        careful: Whether they may hold numbers with which orjson has trouble.
+        batch: Takes the records and the rejections; its size is left as it is.
+
+    Returns:
+        Rows with those.
+    """
+    loads, add, offset = orjson.loads, batch.records.append, byte_offset
+    first = row
+    for line in lines:
+        value = None
+        if not careful:
+            try:
+                value = loads(line)
+            except orjson.JSONDecodeError:
+                value = None  # blank, or for a second opinion
+        if type(value) is dict:
+            add(Record(row, value, offset))
+            row += 1
+        elif line.strip(SPACE):
+            parsed = parse_record(line, row, offset)
+            if isinstance(parsed, Record):
+                add(parsed)
+            else:
+                batch.rejections.append(parsed)
+            row += 1
+        if byte_offset >= 0:
+            offset += len(line) + 1
+    return row - first
 
 
 def parse_record(raw: bytes, row: int, byte_offset: int) -> Record | Rejection:
@@ -34,7 +82,7 @@ def parse_record(raw: bytes, row: int, byte_offset: int) -> Record | Rejection:
         byte_offset: As :attr:`Record.byte_offset`.
     """
     try:
-        if raw.translate(_DIGITS).find(_LONG) >= 0:
+        if holds_long_number(raw):
             raise orjson.JSONDecodeError("a number that may be too long", "", 0)
         value = orjson.loads(raw)
     except orjson.JSONDecodeError:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from mtsft_preproc.dialogue import Record, Rejection
-from mtsft_preproc.readers.base import InputFile
+from mtsft_preproc.readers.base import InputFile, RecordBatch
 from mtsft_preproc.readers.jsonl import JsonLinesReader
+from mtsft_preproc.readers.parse import SPACE
 
 __all__ = ["TextReader"]
 
@@ -24,17 +25,29 @@ class TextReader(JsonLinesReader):
     def sniff(self, head: bytes) -> bool:
         return False
 
-    def parse(self, line: bytes, row: int, byte_offset: int) -> Record | Rejection:
-        line = line.removesuffix(b"\r")
-        try:
-            return Record(row, {_COLUMN: line.decode("utf-8")}, byte_offset)
-        except UnicodeDecodeError as error:
-            got = f"byte {line[error.start : error.start + 1]!r} at byte {error.start} of the line"
-            text = line.decode("utf-8", "backslashreplace")
-            return Rejection(row, "invalid-utf8", "", "UTF-8 text", got, byte_offset, record=text)
+    def parse(self, lines: list[bytes], row: int, byte_offset: int, batch: RecordBatch) -> int:
+        first, offset = row, byte_offset
+        for line in lines:
+            if line.strip(SPACE):
+                _add(line.removesuffix(b"\r"), row, offset, batch)
+                row += 1
+            if byte_offset >= 0:
+                offset += len(line) + 1
+        return row - first
 
     def columns(self, source: InputFile) -> list[str] | None:
         return [_COLUMN]
 
     def may_hold(self, source: InputFile, column: str) -> bool:
         return column == _COLUMN
+
+
+def _add(line: bytes, row: int, byte_offset: int, batch: RecordBatch) -> None:
+    try:
+        batch.records.append(Record(row, {_COLUMN: line.decode("utf-8")}, byte_offset))
+    except UnicodeDecodeError as error:
+        got = f"byte {line[error.start : error.start + 1]!r} at byte {error.start} of the line"
+        text = line.decode("utf-8", "backslashreplace")
+        batch.rejections.append(
+            Rejection(row, "invalid-utf8", "", "UTF-8 text", got, byte_offset, record=text)
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtsft_preproc.errors import RecordError
-from mtsft_preproc.templates.segments import Kind, SegmentBatch
+from mtsft_preproc.templates.segments import TEXT, Kind, SegmentBatch, Segments
 from mtsft_preproc.templates.token_batch import WHOLE, Bools, Ints, TokenBatch
 from mtsft_preproc.tokenization import Encoder, FlatIds, SpannedIds
 
@@ -48,20 +49,27 @@ def assemble(
             trained target has a label; else None.
     """
     encoded = _encode_texts(segments, encoder)
-    starts, lengths, pool = _locate(segments, encoded, constants)
+    columns = segments.table.expand(segments.runs)
+    starts, lengths, pool = _locate(columns, encoded, constants)
     ends = np.concatenate([[0], np.cumsum(lengths)])
     # Position p of the output takes pool[p + (start of its segment there - start of it here)].
-    ids = pool[np.repeat(starts - ends[:-1], lengths) + np.arange(ends[-1])]
+    places = np.repeat(starts - ends[:-1], lengths)
+    places += np.arange(len(places))
+    ids = pool.take(places)
 
-    borders = np.asarray([0, *segments.message_ends], np.int64)
+    borders = np.concatenate([[0], columns.message_ends])
     per_message = np.diff(ends[borders])
     message_ends = ends[borders[1:]]
     dialogue_ends = np.asarray(segments.dialogue_ends, np.int64)
     trained = np.asarray(segments.trained, bool)
-    kinds = np.repeat(np.asarray(segments.kinds, np.uint8), lengths)
+    kinds = np.repeat(columns.kinds, lengths)
     messages = np.repeat(np.arange(len(per_message)), per_message)
+    said = None
     if segments.stretches:
-        _paint(segments, encoded, ends[:-1], kinds, messages)
+        _paint(segments, encoded, ends[:-1][columns.constants == TEXT], kinds, messages)
+    else:
+        of_message = np.repeat(trained, np.diff(borders))
+        said = np.repeat((columns.kinds >= Kind.GENERATED) & of_message, lengths)
     late = np.zeros(0, np.int64)
     if targets:
         starting = message_ends - per_message
@@ -75,19 +83,20 @@ def assemble(
         dialogues=np.asarray(segments.dialogues, np.int64),
         turns=np.full(len(dialogue_ends), WHOLE, np.int32),
         late_stops=late,
-        failed=_by_dialogue(segments, encoded) if encoded.failed else {},
+        failed=_by_dialogue(segments, columns, encoded) if encoded.failed else {},
         notes=[],
+        said=said,
     )
 
 
 def _encode_texts(segments: SegmentBatch, encoder: Encoder) -> _Encoded:
     """Encode all texts, those that are equal once."""
-    plain: dict[str, int] = {}
     if not segments.guarded and not segments.stretches:
-        numbers = [plain.setdefault(text, len(plain)) for text in segments.texts]
-        return _Encoded(encoder.encode(list(plain)), np.asarray(numbers, np.int64), {}, {})
+        different, places = _different(segments.texts)
+        return _Encoded(encoder.encode(different), places, {}, {})
     # Texts whose control tokens are marks, and texts of which parts are sought, are encoded in other ways.
     guarded, parted = set(segments.guarded), {stretch.text for stretch in segments.stretches}
+    plain: dict[str, int] = {}
     others: dict[tuple[str, bool, bool], int] = {}
     numbers = []
     for number, text in enumerate(segments.texts):
@@ -106,6 +115,15 @@ def _encode_texts(segments: SegmentBatch, encoder: Encoder) -> _Encoded:
     spans = {len(plain) + number: one for number, one in second.spans.items()}
     failed = {len(plain) + number: error for number, error in second.failed.items()}
     return _Encoded(flat, found, spans, failed)
+
+
+def _different(texts: list[str]) -> tuple[list[str], Ints]:
+    """Return the different texts, and which of those each text is, int64 (T,)."""
+    known: dict[str, int] = {}
+    # Per text, the place of the first that is equal; places become numbers as the dict has its keys.
+    firsts = np.fromiter(map(known.setdefault, texts, itertools.count()), np.int64, len(texts))
+    numbers = np.cumsum(firsts == np.arange(len(texts))) - 1
+    return list(known), numbers[firsts]
 
 
 def _encode_others(texts: list[tuple[str, bool, bool]], encoder: Encoder) -> _Encoded:
@@ -127,42 +145,32 @@ def _encode_others(texts: list[tuple[str, bool, bool]], encoder: Encoder) -> _En
     return _Encoded(FlatIds.of(lists), np.arange(len(lists)), spans, failed)
 
 
-def _by_dialogue(segments: SegmentBatch, encoded: _Encoded) -> dict[int, RecordError]:
+def _by_dialogue(segments: SegmentBatch, columns: Segments, encoded: _Encoded) -> dict[int, RecordError]:
     """Return the errors of texts by dialogue."""
     found: dict[int, RecordError] = {}
-    owners = _segments_of_texts(segments)
+    owners = np.flatnonzero(columns.constants == TEXT)
     for number in np.flatnonzero(np.isin(encoded.numbers, list(encoded.failed))).tolist():
-        message = int(np.searchsorted(segments.message_ends, owners[number], side="right"))
+        message = int(np.searchsorted(columns.message_ends, owners[number], side="right"))
         place = int(np.searchsorted(segments.dialogue_ends, message, side="right"))
         found.setdefault(segments.dialogues[place], encoded.failed[int(encoded.numbers[number])])
     return found
 
 
-def _segments_of_texts(segments: SegmentBatch) -> Ints:
-    """Return the number of the segment of each text: texts are numbered in the order of their segments."""
-    return np.flatnonzero(np.asarray(segments.refs, np.int64) >= 0)
-
-
 def _locate(
-    segments: SegmentBatch, encoded: _Encoded, constants: FlatIds
+    columns: Segments, encoded: _Encoded, constants: FlatIds
 ) -> tuple[Ints, Ints, npt.NDArray[np.int32]]:
     """Return where each segment's ids lie, how many they are, and the array that they lie in."""
     flat = encoded.flat
-    refs = np.asarray(segments.refs, np.int64)
-    is_text = refs >= 0
-    starts, lengths = np.empty_like(refs), np.empty_like(refs)
-    text = encoded.numbers[refs[is_text]]
-    starts[is_text] = flat.offsets[text]
-    lengths[is_text] = flat.offsets[text + 1] - flat.offsets[text]
-    constant = ~refs[~is_text]
-    starts[~is_text] = constants.offsets[constant] + len(flat.ids)
-    lengths[~is_text] = constants.offsets[constant + 1] - constants.offsets[constant]
+    is_text = columns.constants == TEXT
+    starts = (constants.offsets[:-1] + len(flat.ids))[columns.constants]
+    lengths = np.diff(constants.offsets)[columns.constants]
+    starts[is_text] = flat.offsets[encoded.numbers]
+    lengths[is_text] = np.diff(flat.offsets)[encoded.numbers]
     return starts, lengths, np.concatenate([flat.ids, constants.ids])
 
 
 def _paint(segments: SegmentBatch, encoded: _Encoded, starts: Ints, kinds: _Kinds, messages: Ints) -> None:
-    """Give the tokens of stretches their own kind; ``starts`` says where each segment starts."""
-    owners = _segments_of_texts(segments)
+    """Give the tokens of stretches their own kind; ``starts`` says where each text starts."""
     for stretch in segments.stretches:
         spans = encoded.spans.get(int(encoded.numbers[stretch.text]))
         if spans is None:
@@ -173,7 +181,7 @@ def _paint(segments: SegmentBatch, encoded: _Encoded, starts: Ints, kinds: _Kind
         else:
             own = (spans.starts >= stretch.start) & (spans.ends <= stretch.end)
             own &= spans.starts < stretch.end
-        places = np.flatnonzero(own) + starts[owners[stretch.text]]
+        places = np.flatnonzero(own) + starts[stretch.text]
         kinds[places] = stretch.kind
         messages[places] = stretch.message
 

@@ -125,6 +125,11 @@ class CallSlot:
         values = {_NAME: name, _ARGUMENTS: arguments}
         return [data(values[part]) if part in values else ours(part) for part in self.parts]
 
+    def text(self, name: str, arguments: str) -> str:
+        """Return the element's text."""
+        values = {_NAME: name, _ARGUMENTS: arguments}
+        return "".join([values.get(part, part) for part in self.parts])
+
     @property
     def opens_with_text(self) -> bool:
         """Whether text of the format tells where the call begins."""
@@ -167,9 +172,35 @@ class TextGuard:
             self._check(found)
         return found is not None
 
+    def clears(self, texts: Iterable[str]) -> bool:
+        """Return whether all of many texts are such that none spells a special token or is guarded.
+
+        One look at all of them together costs a fraction of as many looks. No is no more than a maybe.
+        """
+        if self.guards(False):
+            return False
+        try:
+            return self._special.find("\n".join(texts)) is None
+        except RecordError:
+            return False
+
     def guards(self, spelled: bool) -> bool:
         """Return whether a text is encoded with the format's own control tokens written as marks."""
         return self._in_text == "plain" and (spelled or self._always)
+
+    def add_clear(self, text: str, kind: Kind, batch: SegmentBatch) -> bool:
+        """Append a text if it holds no special token at all; return whether it was appended.
+
+        Raises:
+            RecordError: The text can't be encoded.
+        """
+        if not text.isascii():
+            _check_encodable(text)
+        if self.guards(False) or self._special.find(text) is not None:
+            return False
+        if text:
+            batch.add_text(text, kind)
+        return True
 
     def add(self, pieces: Sequence[Piece], kind: Kind, batch: SegmentBatch) -> bool:
         """Append one text, given in pieces; return whether data in it spell a special token.
@@ -180,7 +211,8 @@ class TextGuard:
         plain = "".join([piece.text for piece in pieces])
         if not plain:
             return False
-        _check_encodable(plain)
+        if not plain.isascii():
+            _check_encodable(plain)
         found = self._special.find(plain)
         if found is None and not self.guards(False):
             batch.add_text(plain, kind)

@@ -82,7 +82,8 @@ class PromptFormat(Format):
 
     def describe(self) -> dict[str, Any]:
         """Return its table."""
-        return {"prompt_type": json.loads(json.dumps(asdict(self.prompt_type), default=repr))}
+        entries = {**asdict(self.prompt_type), "style": self.prompt_type.style.value}
+        return {"prompt_type": json.loads(json.dumps(entries, default=repr))}
 
     def open(self, encoder: Encoder, config: PreprocessConfig) -> Template:
         """Compile it for an encoder."""

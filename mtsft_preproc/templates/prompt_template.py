@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from mtsft_preproc.dialogue import Dialogue, Message, Role, shorten
 from mtsft_preproc.errors import RecordError, TemplateError, TokenizerError
+from mtsft_preproc.handlers.tool_json import SharedTools
 from mtsft_preproc.templates.assembly import assemble
 from mtsft_preproc.templates.elements import (
     CallSlot,
@@ -20,8 +21,9 @@ from mtsft_preproc.templates.elements import (
     joined,
     ours,
 )
+from mtsft_preproc.templates.prompt_plan import PlanParts, PromptPlan
 from mtsft_preproc.templates.prompt_type import PromptType, Style
-from mtsft_preproc.templates.segments import Kind, SegmentBatch
+from mtsft_preproc.templates.segments import Kind, RunTable, SegmentBatch
 from mtsft_preproc.templates.thinking import Reply, Thinking
 from mtsft_preproc.templates.token_batch import Template, TokenBatch
 from mtsft_preproc.templates.tool_text import (
@@ -36,7 +38,8 @@ from mtsft_preproc.tokenization import Encoder, FlatIds, RememberingEncoder, Spe
 
 __all__ = ["PromptTemplate"]
 
-
+#: Openings with tools that are remembered; when there are more, all of them are forgotten.
+_OPENINGS = 256
 #: Content of a message: text of the record, or text that the format has a part in.
 Content = str | list[Piece]
 
@@ -49,6 +52,13 @@ def _opening(elements: Compiled) -> Compiled:
             return (*found, replace(element, after="", marked=(element.marked[0], "")))
         found.append(element)
     return elements
+
+
+def _texts(dialogues: Sequence[Dialogue]) -> list[str]:
+    """Return the texts of all messages, and the system texts."""
+    texts = [message.content for dialogue in dialogues for message in dialogue.messages if message.content]
+    texts += [dialogue.system for dialogue in dialogues if dialogue.system]
+    return texts
 
 
 def _knows_spans(encoder: Encoder) -> bool:
@@ -121,6 +131,9 @@ class PromptTemplate(Template):
         self.grows = True
         self._constants = FlatIds.of(table.ids)
         self._bos = frozenset(table.bos)
+        self._runs = RunTable()
+        self._openings: dict[tuple[SharedTools, str], tuple[bool, list[str], list[int]]] = {}
+        self._plan = self._make_plan()
 
     def _compile_system(self, table: ConstantTable) -> None:
         prompt_type = self.prompt_type
@@ -164,17 +177,19 @@ class PromptTemplate(Template):
     def encode(
         self, dialogues: Sequence[Dialogue], trained: Sequence[Sequence[bool]], shared: bool = False
     ) -> TokenBatch:
-        segments = SegmentBatch()
+        segments = SegmentBatch(self._runs)
         failed: dict[int, RecordError] = {}
         notes: list[list[str]] = []
+        plan = self._plan if self._plan and self._guard.clears(_texts(dialogues)) else None
         for number, dialogue in enumerate(dialogues):
             mark = segments.mark()
-            notes.append([])
             try:
-                notes[-1] += self._render(dialogue, segments)
+                found = plan.add(dialogue, segments) if plan else None
+                notes.append(self._render(dialogue, segments) if found is None else found)
             except RecordError as error:
                 segments.rollback(mark)
                 failed[number] = error
+                notes.append([])
             else:
                 segments.end_dialogue(number, trained[number])
         targets = None
@@ -186,6 +201,47 @@ class PromptTemplate(Template):
         batch.failed.update(failed)
         batch.notes = notes
         return batch
+
+    def _make_plan(self) -> PromptPlan | None:
+        """Return what renders plain dialogues; None: the prompt type is none for that."""
+        thinking = self._thinking
+        if self._system_in_user or self._observes or (thinking.words and thinking.enabled == "false"):
+            return None
+        parts = PlanParts(
+            self._prefix, self._system, self._default_system, self._separator, self._formats,
+            self._closing, self._bos, thinking.words, self._empty_thought,
+            Kind.GENERATED if thinking.enabled == "true" else Kind.CONTEXT,
+        )  # fmt: skip
+        try:
+            return PromptPlan(parts, self._runs, self._open_with_tools, self._plain_calls)
+        except ValueError:
+            return None
+
+    def _plain_calls(
+        self, target: Message, reply: Reply, where: str, number: int, batch: SegmentBatch
+    ) -> bool:
+        return self._calls(target, reply, where, False, number, batch)
+
+    def _open_with_tools(self, dialogue: Dialogue, batch: SegmentBatch) -> bool:
+        """Append what stands before the first message; False: it takes more than texts and constants."""
+        if self._tool_format.governs:
+            return False
+        shared = SharedTools.of(dialogue.tools)
+        found = self._openings.get((shared, dialogue.system)) if shared else None
+        if found is None:
+            own = SegmentBatch(self._runs)
+            spelled = self._open_system(dialogue, own)
+            plain = not (spelled or own.guarded or own.stretches)
+            found = plain, own.texts, own.runs
+            if shared:
+                if len(self._openings) >= _OPENINGS:
+                    self._openings.clear()
+                self._openings[shared, dialogue.system] = found
+        plain, texts, runs = found
+        if plain:
+            batch.texts += texts
+            batch.runs += runs
+        return plain
 
     def _render(self, dialogue: Dialogue, batch: SegmentBatch) -> list[str]:
         """Append the segments of a dialogue to ``batch``, all but ``end_dialogue``.
@@ -241,15 +297,21 @@ class PromptTemplate(Template):
 
     def _open(self, dialogue: Dialogue, role: Role, source: Content, batch: SegmentBatch) -> bool:
         """Append what stands before and with the first message; return whether a text spells a token."""
-        self._fill(self._prefix, "", 0, Kind.PREFIX, batch)
-        spelled = False
         if self._system_in_user:
+            self._fill(self._prefix, "", 0, Kind.PREFIX, batch)
             front = [piece for text in self._system_texts(dialogue) for piece in self._in_system(text)]
             if front:
                 if isinstance(source, str):
                     source = [self._result(source) if role is Role.OBSERVATION else data(source)]
                 source = [*front, *source]
-        elif dialogue.tools:
+            return self._message(role, source, 0, Kind.CONTEXT, batch)
+        return self._open_system(dialogue, batch) | self._message(role, source, 0, Kind.CONTEXT, batch)
+
+    def _open_system(self, dialogue: Dialogue, batch: SegmentBatch) -> bool:
+        """Append the prefix and the system messages; return whether a text spells a token."""
+        self._fill(self._prefix, "", 0, Kind.PREFIX, batch)
+        spelled = False
+        if dialogue.tools:
             for text in self._system_texts(dialogue):
                 spelled |= self._pieces(self._system, text, 0, Kind.SYSTEM, batch)
         elif dialogue.system:
@@ -258,7 +320,7 @@ class PromptTemplate(Template):
             self._fill(self._system, dialogue.system, 0, Kind.SYSTEM, batch, guarded)
         else:
             self._fill(self._default_system, "", 0, Kind.SYSTEM, batch)
-        return self._message(role, source, 0, Kind.CONTEXT, batch) | spelled
+        return spelled
 
     def _system_texts(self, dialogue: Dialogue) -> list[Sequence[Piece]]:
         """Return the contents of the system messages: the system text, the tools text, or both in one."""
@@ -334,7 +396,7 @@ class PromptTemplate(Template):
             for element in self._call:
                 if isinstance(element, int):
                     batch.add_constant(element, Kind.GENERATED)
-                else:
+                elif not self._guard.add_clear(element.text(call.name, arguments), Kind.GENERATED, batch):
                     spelled |= self._guard.add(element.fill(call.name, arguments), Kind.GENERATED, batch)
         return spelled
 

@@ -65,6 +65,7 @@ class TokenBatch:
         parity_of: Per dialogue: its trained turns by whether training text is serving text: ``"same"`` or
             the kind of the difference; nothing where that was not looked at.
         differences: The first few differences.
+        said: bool, shape (N,): ``kinds >= GENERATED`` in a trained message, where that is known; else None.
     """
 
     ids: npt.NDArray[np.int32]
@@ -79,6 +80,7 @@ class TokenBatch:
     notes: list[list[str]]
     parity_of: dict[int, Counter[str]] = field(default_factory=dict)
     differences: list[ParityDifference] = field(default_factory=list)
+    said: Bools | None = None
 
     @property
     def parity(self) -> Counter[str]:
@@ -92,7 +94,10 @@ class TokenBatch:
             context: Whether what stands around the replies is trained, too, whatever the flags say; the
                 system text never is. Each label is then its own token: ``late_stops`` don't count.
         """
-        mask: Bools = (self.kinds >= Kind.GENERATED) & self.trained[self.messages]
+        if self.said is not None:
+            mask = self.said.copy()
+        else:
+            mask = (self.kinds >= Kind.GENERATED) & self.trained[self.messages]
         if context:
             mask |= (self.kinds == Kind.CONTEXT) | (self.kinds == Kind.OBSERVED)
         else:

@@ -33,6 +33,8 @@ _NAMES = {
     Role.ASSISTANT: "an assistant message",
     Role.SYSTEM: "a system message",
 }
+#: ``json.dumps`` makes an encoder each time that the settings are not the usual ones.
+_json = json.JSONEncoder(ensure_ascii=False).encode
 _ELSEWHERE = "--chat-template may have a place for it"
 
 #: Text between two results where each stands in these tags, as Qwen, Ling and GLM-4.5 have it.
@@ -126,7 +128,7 @@ def tools_text(tool_format: str, tools: Sequence[Any]) -> tuple[Piece, ...]:
     """
     try:
         # Most dialogues of a data set share their tools; the text is made once for equal ones.
-        return _tools_text(tool_format, json.dumps(tools, ensure_ascii=False))
+        return _tools_text(tool_format, _json(tools))
     except (TypeError, ValueError, RecursionError):
         raise RecordError("wrong-type", "tools", "JSON objects", shorten(tools)) from None
 
@@ -140,7 +142,7 @@ def arguments_text(call: ToolCall, where: str) -> str:
     if isinstance(call.arguments, str):
         return call.arguments
     try:
-        return json.dumps(call.arguments, ensure_ascii=False)
+        return _json(call.arguments)
     except (TypeError, ValueError, RecursionError):
         got = shorten(call.arguments)
     raise RecordError("wrong-type", f"{where}.arguments", "a JSON object", got)
@@ -166,7 +168,7 @@ def _wrapped(tool: Any, where: str) -> dict[str, Any]:
 
 
 def _json_data(value: Any, indent: int | None = None) -> Piece:
-    return data(json.dumps(value, ensure_ascii=False, indent=indent))
+    return data(_json(value) if indent is None else json.dumps(value, ensure_ascii=False, indent=indent))
 
 
 def _action_tools(tools: Sequence[dict[str, Any]]) -> list[Piece]:

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mtsft_preproc.dialogue import Dialogue, Message, Role
+from mtsft_preproc.handlers.tool_json import SharedTools
 from mtsft_preproc.templates import WHOLE
 
 __all__ = ["Piece", "round_starts"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which would make it several times as slow to make
 class Piece:
-    """A run of messages of a dialogue, rendered as a dialogue of its own.
+    """A run of messages of a dialogue, rendered as a dialogue of its own. It is never changed.
 
     Attributes:
         record: Number of the record in the batch.
@@ -45,13 +46,21 @@ class Piece:
     @property
     def weight(self) -> int:
         """Characters of all that is rendered, by which batches are cut."""
-        tools = sum(len(str(tool)) for tool in self.dialogue.tools)
-        return self.characters + len(self.dialogue.system) + tools
+        tools = self.dialogue.tools
+        size = len(self.dialogue.system)
+        if tools:
+            shared = SharedTools.of(tools)
+            size += shared.size if shared else sum(len(str(tool)) for tool in tools)
+        return self.characters + size
 
 
 def _size(message: Message) -> int:
-    calls = sum(len(str(call.arguments)) + len(call.name) for call in message.tool_calls)
-    return len(message.text) + len(message.reasoning or "") + calls
+    size = len(message.content or "")
+    if message.reasoning:
+        size += len(message.reasoning)
+    for call in message.tool_calls:
+        size += len(str(call.arguments)) + len(call.name)
+    return size
 
 
 def sizes(messages: Sequence[Message]) -> list[int]:

@@ -272,3 +272,26 @@ def test_only_null_keys_are_left_out(value: Any) -> None:
         before, object_pairs_hook=lambda pairs: {key: item for key, item in pairs if item is not None}
     )
     assert json.dumps(found) == json.dumps(rebuilt)
+
+
+def test_tools_that_only_look_equal_as_json_are_not_taken_for_the_known_ones() -> None:
+    tool = {"name": "f", "parameters": {"enum": ["a", "b"]}}
+    assert read_tools([tool], "tools", []) == [tool]
+    with pytest.raises(RecordError) as caught:
+        read_tools([{"name": "f", "parameters": {"enum": ("a", "b")}}], "tools", [])
+    assert caught.value.reason == "bad-tool-json"
+
+
+def test_tools_that_were_changed_inside_are_read_anew() -> None:
+    def tool() -> dict[str, Any]:
+        return {"name": "f", "parameters": {"title": "changed inside"}}
+
+    read_tools([tool()], "tools", [])[0]["parameters"]["title"] = "x"
+    assert read_tools([tool()], "tools", []) == [tool()]
+
+
+def test_the_nulls_of_equal_tools_are_noted_each_time() -> None:
+    for _ in range(2):
+        notes: list[str] = []
+        assert read_tools([{"name": "f", "description": None}], "tools", notes) == [{"name": "f"}]
+        assert notes == ["nulls-left-out"]

@@ -298,3 +298,18 @@ def test_numbers_keep_their_digits(number: float) -> None:
     assert isinstance(parsed, Record)
     assert parsed.value == json.loads(raw)
     assert type(parsed.value["a"]) is type(json.loads(raw)["a"])
+
+
+def test_a_long_number_is_exact_and_leaves_the_lines_around_it_alone(tmp_path: Path) -> None:
+    raw = b'{"a": 1}\n{"a": 123456789012345678901234567890}\n\n{"a": [2, "x"]}\n'
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(raw)
+    source = source_of(path, "jsonl")
+    found = [
+        record
+        for shard in shards_of(source, len(raw))
+        for batch in readers.get("jsonl").read(shard)
+        for record in batch.records
+    ]
+    assert [record.value["a"] for record in found] == [1, 123456789012345678901234567890, [2, "x"]]
+    assert [(record.row, record.byte_offset) for record in found] == [(0, 0), (1, 9), (2, 48)]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
@@ -390,6 +390,8 @@ def test_no_text_of_tools_calls_results_or_thoughts_can_forge_a_control_token(
     beside: str,
 ) -> None:
     """The control ids are those of the same dialogue without a letter of the record in it."""
+    # Thoughts in the content and beside it are refused.
+    assume(not beside.lstrip().startswith("<think>"))
 
     holds_text = name != "glm4" and (name != "glm4_moe" or bool(tools))
 
