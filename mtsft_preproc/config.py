@@ -22,9 +22,18 @@ EMPTY_REPLY = ("keep", "reject", "untrained")
 ENABLE_THINKING = ("true", "false", "none")
 PARITY = ("report", "require", "split", "off")
 TRUE_FALSE = ("true", "false")
+MIX_STRATEGIES = ("concat", "interleave_under", "interleave_over")
+DEDUP = ("none", "exact")
+#: The sides of a split, in the order of the shares of ``--split``.
+SIDES = ("train", "valid", "test")
+#: Samples that are packed together where nothing is said: all, up to so many. What packing holds of them
+#: is bounded by that.
+PACK_WINDOW = 100_000_000
 REASONING_EFFORT = ("high", "max")
 #: Columns that the sources sidecar has anyway.
-SOURCES_COLUMNS = ("item", "offset", "length", "trained", "file", "row", "turn")
+SOURCES_COLUMNS = (
+    "item", "offset", "length", "trained", "position", "source_name", "file", "row", "turn", "digest",
+)  # fmt: skip
 #: What a chat template is given anyway.
 _GIVEN_VARIABLES = ("add_generation_prompt", "documents", "messages", "tools")
 ON_ERROR = ("skip", "fail")
@@ -40,6 +49,7 @@ _OPERATIONAL = frozenset(
         "template_date",
         "workers",
         "engine",
+        "encoder",
         "shard_bytes",
         "log_interval",
         "overwrite",
@@ -104,16 +114,30 @@ class PreprocessConfig:
         overlong: What becomes of a longer one; None for what the data format brings along: ``drop`` for
             most.
         append_eod: Whether each sample gets one more end-of-sequence token, trained.
-        pad_to_multiple_of: Of text documents: pad each with the pad token to a multiple of so many tokens.
+        pad_to_multiple_of: Of text documents, and of samples inside a pack: pad each with the pad token to
+            a multiple of so many tokens.
+        pack: Put several samples into each item, and fill it with padding to just ``seq_length`` tokens.
+        neat_pack: Let the attention mask tell the samples of an item apart.
+        pack_scope: ``"global"``, or ``"window:N"`` to pack every N samples for themselves; None for windows
+            of :data:`PACK_WINDOW`.
+        mix: YAML file with the sources and their weights, instead of ``input``; or None.
+        mix_strategy: How the sources follow each other; see :mod:`mtsft_preproc.mixing`.
+        interleave_probs: Share of each source (entry of ``input``) in the mix; they sum to 1.
+        split: Shares of train, valid and test; empty for a single output.
+        shuffle: Whether the items stand in a random order.
+        dedup: ``"exact"`` rejects a dialogue that was there before.
         keep_columns: Columns, or fields of ``metadata``, that the sources sidecar takes over.
         ignore_index: Label of a position that is not trained.
         special_tokens_in_text: ``"plain"``, ``"allow"`` or ``"reject"``.
-        seed: Seed of everything random; keyed by global index, so it doesn't depend on workers.
+        seed: Seed of everything random (split, mix, shuffle); keyed by index or content, so that it doesn't
+            depend on workers.
         max_samples: Read only the first so many records, or None for all.
         trust_remote_code: Whether a tokenizer folder may bring and run its own Python code.
         use_fast: Whether to take the Rust tokenizer where transformers offers one.
         workers: Worker processes.
         engine: Name of the engine that runs the tasks, or ``"auto"``: serial for one worker.
+        encoder: What turns text into ids: ``"reference"``, a faster library that gives the same ids, or
+            ``"auto"`` for that where it is proven and pays; see :mod:`mtsft_preproc.tokenization.choice`.
         shard_bytes: Input bytes per task, or None for a size that follows from the input's.
         log_interval: Records between two progress lines where standard error is no terminal.
         overwrite: Replace a finished output.
@@ -152,6 +176,15 @@ class PreprocessConfig:
     overlong: str | None = None
     append_eod: bool = False
     pad_to_multiple_of: int = 1
+    pack: bool = False
+    neat_pack: bool = False
+    pack_scope: str | None = None
+    mix: str | None = None
+    mix_strategy: str = "concat"
+    interleave_probs: tuple[float, ...] = ()
+    split: tuple[float, ...] = ()
+    shuffle: bool = False
+    dedup: str = "none"
     keep_columns: tuple[str, ...] = ()
     ignore_index: int = -100
     special_tokens_in_text: str = "plain"
@@ -161,6 +194,7 @@ class PreprocessConfig:
     use_fast: bool = True
     workers: int = 1
     engine: str = "auto"
+    encoder: str = "auto"
     shard_bytes: int | None = None
     log_interval: int = 1000
     overwrite: bool = False
@@ -170,8 +204,9 @@ class PreprocessConfig:
     max_rejected: float | int = 0.1
 
     def __post_init__(self) -> None:
-        if not self.input:
-            raise SettingsError("--input: nothing given; expected a file, a folder or a glob")
+        if bool(self.input) == (self.mix is not None):
+            given = "got both" if self.input else "nothing given"
+            raise SettingsError(f"--input: {given}; expected files, folders or globs, or --mix SPEC.yaml")
         if self.output_prefix.endswith("/") or Path(self.output_prefix).name in ("", ".."):
             raise SettingsError(
                 f"--output-prefix: {self.output_prefix!r} ends in no name; expected FOLDER/NAME"
@@ -179,6 +214,8 @@ class PreprocessConfig:
         _at_least("--workers", self.workers, 1)
         _at_least("--log-interval", self.log_interval, 1)
         _at_least("--seq-length", self.seq_length, 1)
+        if self.seq_length is not None and self.seq_length >= 2**31:
+            raise SettingsError(f"--seq-length: expected less than 2**31 tokens, got {self.seq_length}")
         _at_least("--max-samples", self.max_samples, 1)
         _at_least("--shard-bytes", self.shard_bytes, 1)
         _at_least("--pad-to-multiple-of", self.pad_to_multiple_of, 1)
@@ -193,6 +230,7 @@ class PreprocessConfig:
                     f"--keep-columns: {name!r}: the sources sidecar has such a column; expected others "
                     f"than {', '.join(SOURCES_COLUMNS)}"
                 )
+        self._check_arrangement()
         if self.first_round not in (0, 1):
             raise SettingsError(f"--first-round: expected 0 or 1, got {self.first_round}")
         _one_of("--on-error", self.on_error, ON_ERROR)
@@ -213,6 +251,55 @@ class PreprocessConfig:
             raise SettingsError(
                 f"--max-rejected: {self.max_rejected} is neither a share from 0.0 to 1.0 nor a count"
             )
+
+    def _check_arrangement(self) -> None:
+        # 1 and 1.0 are one setting.
+        object.__setattr__(self, "split", tuple(map(float, self.split)))
+        object.__setattr__(self, "interleave_probs", tuple(map(float, self.interleave_probs)))
+        _one_of("--mix-strategy", self.mix_strategy, MIX_STRATEGIES)
+        _one_of("--dedup", self.dedup, DEDUP)
+        for flag, given in (("--neat-pack", self.neat_pack), ("--pack-scope", self.pack_scope is not None)):
+            if given and not self.pack:
+                raise SettingsError(f"{flag}: belongs to --pack, which is not given")
+        self.pack_window()
+        if self.interleave_probs:
+            if self.mix is not None or self.mix_strategy == "concat":
+                raise SettingsError(
+                    "--interleave-probs: expected --mix-strategy interleave_under or interleave_over, and "
+                    "no --mix file, which has weights itself"
+                )
+            if min(self.interleave_probs) <= 0 or not math.isclose(
+                sum(self.interleave_probs), 1, abs_tol=1e-6
+            ):
+                raise SettingsError(
+                    "--interleave-probs: expected shares above 0 that sum to 1, such as 0.7,0.3, got "
+                    f"{','.join(map(str, self.interleave_probs))}"
+                )
+        if self.split and not (
+            2 <= len(self.split) <= len(SIDES)
+            and all(math.isfinite(share) and share >= 0 for share in self.split)
+            and self.split[0] > 0
+            and math.isfinite(sum(self.split))
+        ):
+            raise SettingsError(
+                f"--split: expected two or three shares of {', '.join(SIDES)}, the first above 0, such as "
+                f"969,30,1; got {','.join(map(str, self.split))}"
+            )
+
+    def pack_window(self) -> int | None:
+        """Return how many samples are packed for themselves; None for all.
+
+        Raises:
+            SettingsError: ``--pack-scope`` says neither.
+        """
+        if self.pack_scope is None:
+            return PACK_WINDOW
+        if self.pack_scope == "global":
+            return None
+        name, _, count = self.pack_scope.partition(":")
+        if name != "window" or not count.isdecimal() or int(count) < 1:
+            raise SettingsError(f"--pack-scope: expected global or window:N, got {self.pack_scope!r}")
+        return int(count)
 
     def _check_map_keys(self) -> None:
         try:
@@ -313,6 +400,8 @@ class PreprocessConfig:
             "json_keys": list(self.json_keys),
             "dataset_additional_keys": list(self.dataset_additional_keys),
             "keep_columns": list(self.keep_columns),
+            "interleave_probs": list(self.interleave_probs),
+            "split": list(self.split),
             "map_keys": self.mapped(),
             "chat_template_kwargs": self.template_kwargs(),
         }

@@ -37,6 +37,8 @@ REASONS: dict[str, str] = {
     "parity": "a trained turn is not what the model meets when it serves (--parity require)",
     "overlong": "the sample has more tokens than --seq-length",
     "nothing-trained": "no token of the sample would be trained",
+    "duplicate": "the same dialogue stands further up (--dedup exact)",
+    "left-out": "the mix has no place for it (--mix, --mix-strategy)",
 }
 
 

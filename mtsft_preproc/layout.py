@@ -36,12 +36,18 @@ class OutputPaths:
         #: What is left of it behind a publication.
         self.done = self._beside(".mtsft-done")
         self.parts = self.work / "parts"
+        self.survey = self.work / "survey"
+        self.gathered = self.work / "gathered"
         self.staging = self.work / "staging"
         self.plan = self.work / "plan.json"
         self.commit = self.work / "commit.json"
 
     def _beside(self, suffix: str) -> Path:
         return self.prefix.with_name(self.prefix.name + suffix)
+
+    def side(self, name: str) -> OutputPaths:
+        """Return the paths of a side of the split, ``PREFIX_train``; those of the output for ``""``."""
+        return self if not name else OutputPaths(self._beside(f"_{name}"))
 
     def dataset(self, name: str) -> Path:
         """Return the path, without suffix, of a ``.bin``/``.idx`` pair: ``packed_input_ids``."""

@@ -2,50 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mtsft_preproc.ledger import Totals
-from mtsft_preproc.plan import Plan
+from mtsft_preproc.arrange import Arrangement, ArrangementSettings
+from mtsft_preproc.encoding import DatasetSpec
+from mtsft_preproc.ledger import OutputTotals, Totals
+from mtsft_preproc.mixing import Mix
 
-__all__ = ["build_manifest"]
+__all__ = [
+    "RESULTS",
+    "Facts",
+    "build_manifest",
+    "files_entry",
+    "length_quantiles",
+    "output_entry",
+    "side_manifest",
+]
 
 _FORMAT = 1
+#: Entries that say what came of a run; the others are its identity.
+RESULTS = frozenset(
+    {
+        "format", "fingerprint", "objective", "fields", "pad_id", "ignore_index", "items", "packing",
+        "samples", "tokens", "trained_tokens", "length_quantiles", "splits", "split", "records", "sources",
+        "turn_ends", "parity", "files", "merged", "repacked",
+    }
+)  # fmt: skip
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What a run makes, whatever becomes of single records.
+
+    Attributes:
+        identity: What the bytes follow from, ready for JSON.
+        fingerprint: sha256 of it.
+        objective: As ``Handler.objective``.
+        datasets: What the samples fill.
+        settings: How they are arranged.
+        pad_id: The padding token.
+        ignore_index: Label of what is not trained.
+        encoder: What turned text into ids, ready for JSON; None where nothing was encoded.
+        turn_ends: What ends a trained turn, ready for JSON.
+        inputs: Source and path of each file of input.
+    """
+
+    identity: Mapping[str, Any]
+    fingerprint: str
+    objective: str
+    datasets: tuple[DatasetSpec, ...]
+    settings: ArrangementSettings
+    pad_id: int
+    ignore_index: int
+    encoder: Mapping[str, Any] | None = None
+    turn_ends: Sequence[Any] = ()
+    inputs: Sequence[tuple[int, str]] = field(default_factory=list)
+
+    def head(self) -> dict[str, Any]:
+        """Return what the manifests of all sides begin with."""
+        return {
+            "format": _FORMAT,
+            **self.identity,
+            "fingerprint": self.fingerprint,
+            "objective": self.objective,
+            "fields": [dataset.name.removeprefix("packed_") for dataset in self.datasets],
+            "pad_id": self.pad_id,
+            "ignore_index": self.ignore_index,
+            **({} if self.encoder is None else {"encoder": dict(self.encoder)}),
+        }
+
+
 def build_manifest(
-    plan: Plan,
-    totals: Totals,
-    lengths: Mapping[str, npt.NDArray[np.int32]],
-    sha256: dict[str, str],
-    folder: Path,
+    facts: Facts, totals: Totals, outputs: Mapping[str, dict[str, Any]], files: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the manifest. It holds nothing that differs between two runs of one fingerprint.
 
     Args:
-        plan: What was done.
+        facts: What was done.
         totals: What came of it.
-        lengths: int32, shape (S,): tokens of each sample, by group of datasets.
-        sha256: Of each file of the output, by name.
-        folder: Where these files lie now.
+        outputs: What :func:`output_entry` says of each output, by its side.
+        files: Size and sha256 of each file of the output, by name.
     """
-    first = lengths[plan.datasets[0].group]
-    quantiles = np.quantile(first, _QUANTILES, method="nearest").tolist() if len(first) else []
+    if "" in outputs:
+        content = outputs[""]
+    else:
+        counts = ("items", "samples", "tokens", "trained_tokens")
+        content = {name: sum(own[name] for own in outputs.values()) for name in counts}
+        content["splits"] = dict(outputs)
     return {
-        "format": _FORMAT,
-        **plan.identity,
-        "fingerprint": plan.fingerprint,
-        "objective": plan.objective,
-        "fields": [dataset.name.removeprefix("packed_") for dataset in plan.datasets],
-        "items": len(first),
-        "pad_id": plan.tokenizer.spec.pad_id,
-        "ignore_index": plan.config.ignore_index,
+        **facts.head(),
+        **content,
         "records": {
             "read": totals.read,
             "kept": totals.kept,
@@ -54,22 +107,115 @@ def build_manifest(
             "lost_samples_by_reason": dict(sorted(totals.lost.items())),
             "notes": dict(sorted(totals.notes.items())),
             "by_file": [
-                {"path": file.path, "read": read, "rejected": rejected}
-                for file, (read, rejected) in (
-                    (file, totals.by_file.get(number, [0, 0])) for number, file in enumerate(plan.files)
+                {"path": path, "read": read, "rejected": read - kept}
+                for path, read, kept in (
+                    (path, *totals.by_file.get((source, path), (0, 0)))
+                    for source, path in dict.fromkeys(facts.inputs)
                 )
             ],
         },
-        "turn_ends": [asdict(end) for end in plan.probe.ends] if plan.probe else [],
+        "sources": _sources(facts.settings.mix, totals),
+        "turn_ends": list(facts.turn_ends),
         "parity": {"turns": dict(sorted(totals.parity.items())), "first": totals.differences},
+        "files": dict(files),
+    }
+
+
+def side_manifest(
+    facts: Facts, run: str, side: str, output: Mapping[str, Any], files: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the manifest of one side of a split.
+
+    Args:
+        facts: What was done.
+        run: Name of the output prefix of the run, whose manifest has the records and their fates.
+        side: The side.
+        output: What :func:`output_entry` says of it.
+        files: Size and sha256 of each of its files, by name.
+    """
+    return {
+        **facts.head(),
+        **output,
+        "split": {
+            "side": side,
+            "of": run,
+            "shares": normalised(facts.settings.shares),
+            "seed": facts.settings.seed,
+        },
+        "turn_ends": list(facts.turn_ends),
+        "files": dict(files),
+    }
+
+
+def normalised(shares: Sequence[float]) -> list[float]:
+    """Return shares that sum to 1."""
+    return [share / sum(shares) for share in shares]
+
+
+def output_entry(
+    totals: OutputTotals, arrangement: Arrangement, lengths: npt.NDArray[np.int32]
+) -> dict[str, Any]:
+    """Return what there is to say of one output.
+
+    Args:
+        totals: Its counts.
+        arrangement: What stands where.
+        lengths: int32, shape (S,): tokens of each of all samples, of the first group.
+    """
+    if arrangement.samples is not None:
+        lengths = lengths[arrangement.samples]
+    packing = arrangement.packing
+    entry: dict[str, Any] = {"items": arrangement.items}
+    if packing is not None:
+        capacity = arrangement.items * packing.capacity
+        entry["packing"] = {
+            "seq_length": packing.capacity,
+            "multiple": packing.multiple,
+            "neat": packing.neat,
+            "window": packing.window,
+            "fill": totals.tokens / capacity if capacity else 0.0,
+        }
+    return entry | {
         "samples": totals.samples,
         "tokens": totals.tokens,
         "trained_tokens": totals.trained,
-        "length_quantiles": {
-            str(share): int(value) for share, value in zip(_QUANTILES, quantiles, strict=False)
-        },
-        "files": {
-            name: {"bytes": (folder / name).stat().st_size, "sha256": digest}
-            for name, digest in sorted(sha256.items())
-        },
+        "length_quantiles": length_quantiles(lengths),
+    }
+
+
+def length_quantiles(lengths: npt.NDArray[np.int32]) -> dict[str, int]:
+    """Return quantiles of lengths, int32 (S,), by their share; nothing where there is no sample."""
+    found = np.quantile(lengths, _QUANTILES, method="nearest").tolist() if len(lengths) else []
+    return {str(share): int(value) for share, value in zip(_QUANTILES, found, strict=False)}
+
+
+def _sources(mix: Mix, totals: Totals) -> list[dict[str, Any]]:
+    """Return what came of each source; shares are those of the training side, which alone is mixed."""
+    mixed = totals.outputs[0].by_source
+    measure = mixed[:, 2 if mix.weights_by == "trained_tokens" else 0]
+    weights = [source.weight for source in mix.sources]
+    whole = sum(weight or 0.0 for weight in weights)
+    entries = []
+    for number, source in enumerate(mix.sources):
+        read, kept = (
+            sum(counts[place] for (owner, _), counts in totals.by_file.items() if owner == number)
+            for place in (0, 1)
+        )
+        samples, tokens, trained = sum(own.by_source[number] for own in totals.outputs).tolist()
+        entry: dict[str, Any] = {"name": source.name, "read": read, "kept": kept}
+        entry |= {"samples": samples, "tokens": tokens, "trained_tokens": trained}
+        if not mix.trivial:
+            entry["epochs"] = source.epochs if source.weight is None else None
+            entry["share_asked"] = None if source.weight is None else source.weight / whole
+        if len(mix.sources) > 1:
+            entry["share_reached"] = float(measure[number] / measure.sum()) if measure.sum() else 0.0
+        entries.append(entry)
+    return entries
+
+
+def files_entry(folder: Path, sha256: Mapping[str, str]) -> dict[str, Any]:
+    """Return size and sha256 of files, by name."""
+    return {
+        name: {"bytes": (folder / name).stat().st_size, "sha256": digest}
+        for name, digest in sorted(sha256.items())
     }

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mtsft_preproc.encoding import DatasetSpec
 from mtsft_preproc.indexed import IndexedWriter
-from mtsft_preproc.parts import PartReader
+from mtsft_preproc.parts import Container
 
 __all__ = ["merge_parts"]
 
@@ -61,7 +61,7 @@ def _copy(
 ) -> dict[str, str]:
     with IndexedWriter(prefix) as writer:
         for path in parts:
-            for piece in PartReader(path).tokens(stream):
+            for piece in Container(path).tokens(stream):
                 writer.write_raw(piece, _NO_LENGTHS)
         writer.write_raw(memoryview(b""), lengths)
     return _named(writer)

@@ -1,53 +1,39 @@
-"""Plan -> encode -> merge -> publish."""
+"""Plan -> encode -> arrange -> gather -> merge -> publish."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-import shutil
 import time
 from collections import Counter
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Generator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from mtsft_preproc.arrange import ArrangementSettings
 from mtsft_preproc.config import PreprocessConfig
-from mtsft_preproc.engines import Engine, engines
-from mtsft_preproc.errors import InputError, OutputError, WorkerError
+from mtsft_preproc.encoded import part_blocks, survey_parts
+from mtsft_preproc.engines import Engine, make_engine
+from mtsft_preproc.errors import InputError, WorkerError
+from mtsft_preproc.finish import RunResult, gather_outputs, publish_outputs
 from mtsft_preproc.layout import OutputPaths
-from mtsft_preproc.ledger import write_ledger
 from mtsft_preproc.lock import OutputLock
-from mtsft_preproc.manifest import build_manifest
-from mtsft_preproc.merge import merge_parts
-from mtsft_preproc.plan import Plan, file_sha256, make_plan
+from mtsft_preproc.manifest import Facts
+from mtsft_preproc.plan import Plan, make_plan
 from mtsft_preproc.progress import Progress
-from mtsft_preproc.publish import commit, finish_commit, write_synced
 from mtsft_preproc.readers import InputFile
+from mtsft_preproc.sources import origin
 from mtsft_preproc.tasks import EncodeShard
 from mtsft_preproc.templates import ChatFormat, stop_remedy
+from mtsft_preproc.tokenization import REFERENCE
 from mtsft_preproc.watch import RejectionWatch
+from mtsft_preproc.work import finish_interrupted, make_folder, open_work, refuse_finished
 
 __all__ = ["RunResult", "preprocess"]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class RunResult:
-    """What came of a run.
-
-    Attributes:
-        prefix: The output prefix.
-        manifest: The manifest's content.
-        seconds: How long it took.
-        reused_parts: Parts that an interrupted run had left.
-    """
-
-    prefix: Path
-    manifest: dict[str, Any]
-    seconds: float
-    reused_parts: int = 0
 
 
 def preprocess(config: PreprocessConfig) -> RunResult:
@@ -61,23 +47,33 @@ def preprocess(config: PreprocessConfig) -> RunResult:
     """
     started = time.monotonic()
     paths = OutputPaths(config.prefix)
-    engine = _engine(config)
-    finished = _finish_interrupted(paths)
-    if finished is None:
-        _refuse_finished(paths, [], config.overwrite)
+    engine = make_engine(config.engine, config.workers)
+    finished = None
+    if finish_interrupted(paths):
+        finished = json.loads(paths.manifest.read_text("utf-8"))
+    else:
+        refuse_finished([paths], [], config.overwrite)
     plan = make_plan(config, finished)
     if finished is not None and finished["fingerprint"] == plan.fingerprint:
         return RunResult(paths.prefix, finished, time.monotonic() - started)
-    _make_folder(paths.folder)
-    with OutputLock(paths.prefix):
+    make_folder(paths)
+    facts = _facts(plan, ArrangementSettings.of(plan.config, plan.mix))
+    sides = [paths.side(side) for side in facts.settings.sides]
+    with ExitStack() as locks:
+        for own in {paths.prefix: paths, **{side.prefix: side for side in sides}}.values():
+            locks.enter_context(OutputLock(own.prefix))
         # Again, now that nobody else can: another run may have published while this one planned.
-        _refuse_finished(paths, [dataset.name for dataset in plan.datasets], config.overwrite)
+        names = [dataset.name for dataset in plan.datasets]
+        refuse_finished([paths, *sides], names, config.overwrite)
         _say_what_is_trained(plan)
         task = _open_work(plan, paths)
-        reused = _encode(plan, task, engine)
+        task, done = _encode(plan, task, engine)
         _refuse_changed(plan.files)
-        manifest = _publish(plan, task, paths)
-    return RunResult(paths.prefix, manifest, time.monotonic() - started, reused)
+        if task.encoder != plan.encoder.name:
+            facts = replace(facts, encoder={"name": task.encoder})
+        manifest = _publish(plan, facts, task, paths, engine, done.read)
+    seconds = time.monotonic() - started
+    return RunResult(paths.prefix, manifest, seconds, done.reused, done.texts, done.checked)
 
 
 def _say_what_is_trained(plan: Plan) -> None:
@@ -114,28 +110,6 @@ def _say_what_is_trained(plan: Plan) -> None:
             )  # fmt: skip
 
 
-def _engine(config: PreprocessConfig) -> Engine:
-    name = config.engine
-    if name == "auto":
-        name = "serial" if config.workers == 1 else "pool"
-    return engines.get(name)(config.workers)
-
-
-def _finish_interrupted(paths: OutputPaths) -> dict[str, Any] | None:
-    """Finish a publication that was decided and interrupted; return its manifest, or None.
-
-    Before anything else: it needs neither the inputs nor the settings that it was made with.
-    """
-    shutil.rmtree(paths.done, ignore_errors=True)
-    if not paths.commit.exists():
-        return None
-    with OutputLock(paths.prefix):
-        finish_commit(paths)
-    logger.warning("%s: finished the publication of an interrupted run", paths.prefix)
-    manifest: dict[str, Any] = json.loads(paths.manifest.read_text("utf-8"))
-    return manifest
-
-
 def _refuse_changed(files: list[InputFile]) -> None:
     """Refuse to publish what was read from files that changed since they were looked at."""
     for file in files:
@@ -148,112 +122,110 @@ def _refuse_changed(files: list[InputFile]) -> None:
             raise InputError(f"{file.path}: changed or vanished while it was read; run the command again")
 
 
-def _refuse_finished(paths: OutputPaths, datasets: list[str], overwrite: bool) -> None:
-    existing = [] if overwrite else paths.existing(datasets)
-    if existing:
-        raise OutputError(
-            f"--output-prefix: {existing[0]} exists already; expected a new prefix, or --overwrite to "
-            "replace what is there once the new output is whole"
-        )
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"--output-prefix: can't create the folder {folder}: {error.strerror}") from None
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"--output-prefix: the folder {folder} is not writable")
-
-
 def _open_work(plan: Plan, paths: OutputPaths) -> EncodeShard:
     """Open or take up the work folder."""
-    if plan.config.restart and paths.work.exists():
-        shutil.rmtree(paths.work)
-    if paths.plan.exists():
-        before = json.loads(paths.plan.read_text("utf-8"))
-        if before["fingerprint"] != plan.fingerprint:
-            raise OutputError(
-                f"{paths.work} holds the work of an interrupted run with other settings "
-                f"({'; '.join(_differences(before['identity'], plan.identity))}); expected the same "
-                "settings to go on with it, or --restart to start over"
-            )
-    paths.parts.mkdir(parents=True, exist_ok=True)
-    if not paths.plan.exists():
-        record = {"fingerprint": plan.fingerprint, "identity": plan.identity}
-        write_synced(paths.plan, json.dumps(record, ensure_ascii=False, indent=1))
+    open_work(paths, plan.fingerprint, plan.identity, plan.config.restart)
     tokenizer = plan.tokenizer.save(paths.work)
     return EncodeShard(
-        plan.config, plan.choices, tokenizer, plan.format, plan.fingerprint, str(paths.parts)
+        plan.config,
+        plan.choices,
+        tokenizer,
+        plan.format,
+        plan.fingerprint,
+        str(paths.parts),
+        plan.encoder.name,
     )
 
 
-def _left_over(paths: OutputPaths, names: set[str]) -> list[str]:
-    """Return the files of the output that is being replaced which the new one has no like of.
+@dataclass
+class _Done:
+    """What the encoding of all shards came to: parts that were there, records, texts, texts compared."""
 
-    A trainer would take them for fields of the new one.
+    reused: int = 0
+    read: int = 0
+    texts: int = 0
+    checked: int = 0
+
+
+def _encode(plan: Plan, task: EncodeShard, engine: Engine) -> tuple[EncodeShard, _Done]:
+    """Make the parts that are missing; return the task that made them all, and what came of it.
+
+    Where a fast encoder is found to give other ids than the reference, nothing that it made is kept.
     """
-    try:
-        before = json.loads(paths.manifest.read_text("utf-8"))["files"]
-    except (OSError, ValueError, KeyError):
-        return []
-    return sorted(set(before) - names)
+    done, differs = _make_parts(plan, task, engine)
+    if not differs:
+        return task, done
+    logger.warning(
+        "%s; the reference encodes everything from here on, what %s has done included",
+        differs,
+        task.encoder,
+    )
+    task = replace(task, encoder=REFERENCE)
+    return task, _make_parts(plan, task, engine)[0]
 
 
-def _differences(before: Any, now: Any, name: str = "") -> list[str]:
-    """Return in words what differs between two identities."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        found = []
-        for key in sorted({*before, *now}):
-            found += _differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))
-        return found
-    # What was read back from JSON has lists where the settings have tuples.
-    before, now = json.dumps(before), json.dumps(now)
-    return [] if before == now else [f"{name}: was {before[:80]}, is {now[:80]}"]
-
-
-def _encode(plan: Plan, task: EncodeShard, engine: Engine) -> int:
-    """Make the parts that are missing; return how many were there."""
+def _make_parts(plan: Plan, task: EncodeShard, engine: Engine) -> tuple[_Done, str]:
+    """Make the parts that are missing, until the encoder is found to differ; return where."""
     watch = RejectionWatch(plan)
+    done = _Done()
     todo = []
     for shard in plan.shards:
         summary = task.finished(shard)
         if summary is None:
             todo.append(shard)
-        else:
-            watch.add(shard, summary)
+            continue
+        if summary.encoder_differs and task.encoder != REFERENCE:
+            return done, summary.encoder_differs
+        watch.add(shard, summary)
+        done.reused += 1
     sizes = Counter(shard.file for shard in plan.shards)
     progress = Progress(
         sum(shard.source.size / sizes[shard.file] for shard in todo), plan.config.log_interval
     )
+    results = engine.run(task, todo)
     try:
-        for shard, summary in engine.run(task, todo):
+        for shard, summary in results:
+            if summary.encoder_differs:
+                return done, summary.encoder_differs
             progress.add(shard.source.size / sizes[shard.file], summary)
             watch.add(shard, summary)
+            done.texts += summary.texts
+            done.checked += summary.checked
     finally:
         progress.close()
+        if isinstance(results, Generator):
+            results.close()  # else tasks that are under way go on beside those that follow
     watch.finish()
     if watch.taken != len(plan.shards):
         raise WorkerError(f"the engine ran {watch.taken} of {len(plan.shards)} shards: a bug")
     if watch.read == 0:
-        raise InputError(f"--input: {', '.join(plan.config.input)}: no records")
-    return len(plan.shards) - len(todo)
+        raise InputError(f"{origin(plan.config)}: no records")
+    done.read = watch.read
+    return done, ""
 
 
-def _publish(plan: Plan, task: EncodeShard, paths: OutputPaths) -> dict[str, Any]:
-    """Merge the parts into the work folder, then publish."""
-    shutil.rmtree(paths.staging, ignore_errors=True)
-    paths.staging.mkdir()
+def _facts(plan: Plan, settings: ArrangementSettings) -> Facts:
+    return Facts(
+        identity=plan.identity,
+        fingerprint=plan.fingerprint,
+        objective=plan.objective,
+        datasets=plan.datasets,
+        settings=settings,
+        pad_id=plan.tokenizer.spec.pad_id,
+        ignore_index=plan.config.ignore_index,
+        encoder=plan.encoder.describe(),
+        turn_ends=[asdict(end) for end in plan.probe.ends] if plan.probe else [],
+        inputs=[(owner, file.path) for owner, file in zip(plan.owners, plan.files, strict=True)],
+    )
+
+
+def _publish(
+    plan: Plan, facts: Facts, task: EncodeShard, paths: OutputPaths, engine: Engine, read: int
+) -> dict[str, Any]:
+    """Arrange the samples of the parts, merge them into the work folder, then publish."""
+    settings = facts.settings
+    survey = survey_parts(plan, task, paths.survey, settings.questions(), read, not settings.trivial)
     parts = [task.path(shard) for shard in plan.shards]
-    work = ((shard, task.open(shard)) for shard in plan.shards)
-    sidecars = (paths.rejected.name, paths.sources.name)
-    totals, lengths = write_ledger(work, plan.files, paths.staging, sidecars, plan.config.keep_columns)
-    prefixes = {dataset.name: paths.staging / paths.dataset(dataset.name).name for dataset in plan.datasets}
-    sha256 = merge_parts(parts, plan.datasets, lengths, prefixes)
-    names = sorted(sha256)  # .bin before .idx, dataset by dataset
-    sha256 |= {name: file_sha256(paths.staging / name) for name in sidecars}
-    manifest = build_manifest(plan, totals, lengths, sha256, paths.staging)
-    text = json.dumps(manifest, ensure_ascii=False, indent=1) + "\n"
-    (paths.staging / paths.manifest.name).write_text(text, "utf-8", newline="\n")
-    commit(paths, [*names, *sidecars, paths.manifest.name], _left_over(paths, {*names, *sidecars}))
-    return manifest
+    outputs = gather_outputs(facts, survey, paths, parts, engine)
+    blocks = part_blocks(plan, task)
+    return publish_outputs(facts, survey, outputs, blocks, paths, plan.config.keep_columns)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,19 @@ from mtsft_preproc.errors import InputError, TemplateError
 from mtsft_preproc.handlers import Handler, HandlerChoice, user_file_sha256
 from mtsft_preproc.layout import OutputPaths
 from mtsft_preproc.masking import policies
+from mtsft_preproc.mixing import Mix
 from mtsft_preproc.readers import InputFile, Shard, readers
-from mtsft_preproc.sources import Sources, find_sources, with_defaults
+from mtsft_preproc.sources import Sources, find_sources, origin, with_defaults
 from mtsft_preproc.templates import Format, Probe, ProbeReport, make_format
-from mtsft_preproc.tokenization import Adjustment, ResolvedTokenizer, TokenizerLoading, check_folder
+from mtsft_preproc.tokenization import (
+    Adjustment,
+    EncoderChoice,
+    ResolvedTokenizer,
+    TokenizerLoading,
+    check_encoder_name,
+    check_folder,
+    choose_encoder,
+)
 
 __all__ = ["Plan", "file_sha256", "make_plan"]
 
@@ -37,12 +47,15 @@ class Plan:
         config: The settings.
         files: The inputs.
         choices: The handler of each.
+        owners: The number of the source in the mix that each belongs to.
+        mix: The sources, and how they are mixed.
         shards: What the tasks read, in the order of the output.
         handler: That of the first file; all have its objective.
         datasets: What the samples fill.
         format: The chat format, or None for text documents.
         tokenizer: The tokenizer, adjusted to it.
         probe: What a dialogue of two rounds becomes in it, or None without a chat format.
+        encoder: What turns text into ids; the bytes don't depend on it.
         identity: What the bytes of the dataset follow from: version, settings, inputs, tokenizer, format.
         fingerprint: sha256 of ``identity``.
     """
@@ -50,12 +63,15 @@ class Plan:
     config: PreprocessConfig
     files: list[InputFile]
     choices: tuple[HandlerChoice, ...]
+    owners: tuple[int, ...]
+    mix: Mix
     shards: list[Shard]
     handler: Handler
     datasets: tuple[DatasetSpec, ...]
     format: Format | None
     tokenizer: ResolvedTokenizer
     probe: ProbeReport | None
+    encoder: EncoderChoice
     identity: dict[str, Any]
     fingerprint: str
 
@@ -79,6 +95,7 @@ def make_plan(config: PreprocessConfig, published: dict[str, Any] | None = None)
     """
     if config.train_on is not None:
         policies.canonical(config.train_on)
+    check_encoder_name(config.encoder)
     sources = find_sources(config)
     config = with_defaults(config, sources)
     named = _format(config, sources)
@@ -88,31 +105,34 @@ def make_plan(config: PreprocessConfig, published: dict[str, Any] | None = None)
         named.adjustment() if named else Adjustment(),
         config.use_fast,
         config.trust_remote_code,
-        Probe(named, config) if named else None,
+        _Trial(
+            Probe(named, config) if named else None,
+            config.encoder,
+            sum(file.size for file in sources.files),
+        ),
     ) as loading:
         shards = list(_shards(sources, config))
         if not shards:
-            raise InputError(f"--input: {', '.join(config.input)}: no records")
+            raise InputError(f"{origin(config)}: no records")
         hashes = _hash_files(sources.files, config.workers)
         tokenizer = loading.result()
-        chat_format, probe = None, None
+        chat_format = None
         if named is not None:
             date = config.date() or _date_of_run(config, published)
             chat_format = named.resolve(tokenizer.spec, date)
-            probe = loading.afterwards()
+        probe, encoder = loading.afterwards()
     if probe is not None and probe.unproven:
         raise TemplateError(f"--chat-template: not for training: {probe.error}")
     identity = {
         "version": __version__,
         "settings": config.shaping(),
         "columns": sources.handler.columns,
-        "inputs": [
-            {"path": file.path, "bytes": file.size, "sha256": digest, "handler": choice.name}
-            | {"map_keys": json.loads(choice.map_keys)}
-            for file, choice, digest in zip(sources.files, sources.choices, hashes, strict=True)
-        ],
+        "inputs": _inputs(sources, hashes),
         "tokenizer": tokenizer.spec.describe(),
     }
+    mix = sources.mix
+    if len(mix.sources) > 1 or not mix.trivial or mix.sources[0].max_samples is not None:
+        identity["mix"] = asdict(mix) | {"sources": [asdict(source) for source in mix.sources]}
     if config.handler_path is not None:
         identity["handler_file"] = user_file_sha256(config.handler_path)
     if chat_format is not None:
@@ -123,15 +143,50 @@ def make_plan(config: PreprocessConfig, published: dict[str, Any] | None = None)
         config,
         sources.files,
         sources.choices,
+        sources.owners,
+        sources.mix,
         shards,
         sources.handler,
         datasets_of(sources.handler, config),
         chat_format,
         tokenizer,
         probe,
+        encoder,
         identity,
         fingerprint,
     )
+
+
+def _inputs(sources: Sources, hashes: list[str]) -> list[dict[str, Any]]:
+    """Return what is told of each file in the identity, ready for JSON."""
+    return [
+        {
+            "path": file.path,
+            "bytes": file.size,
+            "sha256": digest,
+            "source": sources.mix.sources[owner].name,
+            "handler": choice.name,
+            "map_keys": json.loads(choice.map_keys),
+        }
+        for file, choice, owner, digest in zip(
+            sources.files, sources.choices, sources.owners, hashes, strict=True
+        )
+    ]
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Tries the tokenizer with the format, and encoders for it, in the process that loads it."""
+
+    probe: Probe | None
+    encoder: str
+    bytes_of_input: int
+
+    def __call__(self, resolved: ResolvedTokenizer) -> tuple[ProbeReport | None, EncoderChoice]:
+        report = None if self.probe is None else self.probe(resolved)
+        with tempfile.TemporaryDirectory() as folder:
+            spec = resolved.save(Path(folder))
+            return report, choose_encoder(spec, self.encoder, self.bytes_of_input)
 
 
 def _format(config: PreprocessConfig, sources: Sources) -> Format | None:
@@ -165,23 +220,28 @@ def _shards(sources: Sources, config: PreprocessConfig) -> Iterable[Shard]:
         # makes the cost of a task small.
         size = min(_MOST, max(_LEAST, sum(file.size for file in sources.files) // 256))
     left = config.max_samples
+    # Of each source, over all its files.
+    limits = [source.max_samples for source in sources.mix.sources]
     index = 0
-    for number, (file, limit) in enumerate(zip(sources.files, sources.limits, strict=True)):
+    for number, (file, owner) in enumerate(zip(sources.files, sources.owners, strict=True)):
+        if limits[owner] == 0:
+            continue
         reader = readers.get(file.kind)
         for start, end in reader.cut(file, size):
-            if limit == 0:
-                break
             shard = Shard(index, number, file, start, end)
+            limit = limits[owner]
             most = min((count for count in (left, limit) if count is not None), default=None)
             if most is not None:
                 count = reader.count(shard, most)
                 shard = replace(shard, max_records=count)
                 left = None if left is None else left - count
-                limit = None if limit is None else limit - count
+                limits[owner] = None if limit is None else limit - count
             yield shard
             index += 1
             if left == 0:
                 return
+            if limits[owner] == 0:
+                break
 
 
 def _hash_files(files: list[InputFile], workers: int) -> list[str]:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TextIO
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
 from mtsft_preproc.parts import PartSummary
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "bar"]
+
+
+def bar(total: int, what: str, unit: str, stream: TextIO | None = None) -> tqdm[Any]:
+    """Return a bar for work that takes seconds; nothing is shown where there is no terminal."""
+    stream = stream or sys.stderr
+    return tqdm(
+        total=total, unit=unit, unit_scale=True, file=stream, desc=what, disable=not stream.isatty()
+    )
 
 
 class Progress:

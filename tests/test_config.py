@@ -55,9 +55,14 @@ CHANGES: dict[str, tuple[Any, bool]] = {
     "ignore_index": (-1, True),
     "special_tokens_in_text": ("allow", True),
     "seed": (5, True),
+    "mix_strategy": ("interleave_over", True),
+    "split": ((0.9, 0.1), True),
+    "shuffle": (True, True),
+    "dedup": ("exact", True),
     "max_samples": (1, True),
     "workers": (3, False),
     "engine": ("pool", False),
+    "encoder": ("reference", False),
     "shard_bytes": (7, False),
     "log_interval": (5, False),
     "overwrite": (True, False),
@@ -85,9 +90,22 @@ HANDLER_CHANGES: dict[str, tuple[dict[str, Any], Any, bool]] = {
     "first_round": (CHATGLM, 1, True),
     "source_prefix": (CHATGLM, "Talk.", True),
 }
-#: Checked elsewhere, or with one value alone today.
+#: The same for settings that belong to other settings.
+PACK: dict[str, Any] = {"pack": True, "seq_length": 64}
+ADDED_CHANGES: dict[str, tuple[dict[str, Any], Any, bool]] = {
+    "pack": ({"seq_length": 64}, True, True),
+    "neat_pack": (PACK, True, True),
+    "pack_scope": (PACK, "global", True),
+    "pad_to_multiple_of": (PACK, 8, True),
+    "interleave_probs": (
+        {"input": ("@/in.jsonl", "@/in.jsonl"), "mix_strategy": "interleave_under"},
+        (0.7, 0.3),
+        True,
+    ),
+}
+#: Checked elsewhere (``mix``: test_sources.py), or with one value alone today.
 ELSEWHERE = {
-    "input", "output_prefix", "tokenizer", "handler_name", "handler_path", "dataset_dir",
+    "input", "mix", "output_prefix", "tokenizer", "handler_name", "handler_path", "dataset_dir",
     "prompt_type_path", "trust_remote_code", "use_fast", "overlong",
 }  # fmt: skip
 
@@ -101,7 +119,7 @@ def in_process() -> Iterator[None]:
 
 def test_every_setting_is_looked_at() -> None:
     assert {item.name for item in fields(PreprocessConfig)} == {
-        *CHANGES, *CHAT_CHANGES, *HANDLER_CHANGES, *ELSEWHERE,
+        *CHANGES, *CHAT_CHANGES, *HANDLER_CHANGES, *ADDED_CHANGES, *ELSEWHERE,
     }  # fmt: skip
 
 
@@ -165,6 +183,17 @@ def test_the_fingerprint_holds_what_a_chat_template_is_told(
 @pytest.mark.parametrize("name", HANDLER_CHANGES)
 def test_the_fingerprint_holds_the_settings_of_handlers(name: str, fingerprint: Callable[..., str]) -> None:
     base, value, shapes = HANDLER_CHANGES[name]
+    assert (fingerprint(**{**base, name: value}) != fingerprint(**base)) == shapes
+
+
+@pytest.mark.parametrize("name", ADDED_CHANGES)
+def test_the_fingerprint_holds_the_settings_of_packs_and_mixes(
+    name: str, folder: Path, fingerprint: Callable[..., str]
+) -> None:
+    given, value, shapes = ADDED_CHANGES[name]
+    base = dict(given)
+    if "input" in base:
+        base["input"] = tuple(path.replace("@", str(folder)) for path in base["input"])
     assert (fingerprint(**{**base, name: value}) != fingerprint(**base)) == shapes
 
 
@@ -322,6 +351,57 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["@/without has no chat template", ".jinja", "chatml", "--prompt-type"],
     ),
 }
+
+
+#: Settings of packs, mixes and splits that are refused as soon as they are given.
+REFUSED_AT_ONCE: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "neat-alone": ({"neat_pack": True}, ["--neat-pack: belongs to --pack"]),
+    "scope-alone": ({"pack_scope": "global"}, ["--pack-scope: belongs to --pack"]),
+    "scope": ({**PACK, "pack_scope": "window"}, ["--pack-scope: expected global or window:N", "'window'"]),
+    "scope-of-nothing": ({**PACK, "pack_scope": "window:0"}, ["expected global or window:N", "'window:0'"]),
+    "mix-and-input": ({"mix": "mix.yaml"}, ["--input: got both", "--mix SPEC.yaml"]),
+    "no-input": ({"input": ()}, ["--input: nothing given", "--mix SPEC.yaml"]),
+    "strategy": ({"mix_strategy": "interleave"}, ["--mix-strategy", "'interleave'", "interleave_under"]),
+    "probs-of-concat": ({"interleave_probs": (0.5, 0.5)}, ["--interleave-probs", "interleave_under"]),
+    "probs-of-a-mix": (
+        {"input": (), "mix": "mix.yaml", "mix_strategy": "interleave_over", "interleave_probs": (1.0,)},
+        ["--interleave-probs", "no --mix file, which has weights itself"],
+    ),
+    "probs-sum": (
+        {"mix_strategy": "interleave_over", "interleave_probs": (0.5, 0.4)},
+        ["--interleave-probs", "sum to 1", "0.5,0.4"],
+    ),
+    "probs-of-nothing": (
+        {"mix_strategy": "interleave_over", "interleave_probs": (1.0, 0.0)},
+        ["--interleave-probs", "above 0", "1.0,0.0"],
+    ),
+    "split-in-one": ({"split": (1.0,)}, ["--split: expected two or three shares", "969,30,1", "1.0"]),
+    "split-in-four": ({"split": (1.0, 1.0, 1.0, 1.0)}, ["--split: expected two or three shares"]),
+    "split-without-train": ({"split": (0.0, 1.0)}, ["--split", "the first above 0"]),
+    "split-below-0": ({"split": (1.0, -1.0)}, ["--split", "1.0,-1.0"]),
+    "split-nan": ({"split": (1.0, float("nan"))}, ["--split", "nan"]),
+    "dedup": ({"dedup": "exakt"}, ["--dedup", "'exakt'", "did you mean 'exact'?"]),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED_AT_ONCE)
+def test_packs_mixes_and_splits_that_do_not_go_together_are_refused(
+    case: str, make_config: MakeConfig
+) -> None:
+    settings, named = REFUSED_AT_ONCE[case]
+    with pytest.raises(MtsftError) as found:
+        make_config(**settings)
+    line = str(found.value)
+    assert "\n" not in line
+    for text in named:
+        assert text in line
+
+
+def test_windows_of_packs(make_config: MakeConfig) -> None:
+    found = [
+        make_config(**PACK, pack_scope=scope).pack_window() for scope in (None, "global", "window:1000")
+    ]
+    assert found == [100_000_000, None, 1000]
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
-from mtsft_preproc import ledger
 from mtsft_preproc.config import PreprocessConfig
+from mtsft_preproc.ledger import row_groups
 from mtsft_preproc.pipeline import preprocess
 
 
@@ -16,7 +17,7 @@ from mtsft_preproc.pipeline import preprocess
 def test_row_groups_have_one_size(
     group: int, make_config: Callable[..., PreprocessConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
-    monkeypatch.setattr(ledger, "_GROUP_ROWS", group)
+    monkeypatch.setattr(row_groups, "_GROUP_ROWS", group)
     records = [{"instruction": f"q{number}", "input": "", "output": "a"} for number in range(50)]
     found = []
     for number, size in enumerate((100, 300, 10**6)):
@@ -24,7 +25,7 @@ def test_row_groups_have_one_size(
         preprocess(config)
         path = tmp_path / str(number) / "data.sources.parquet"
         found.append(path.read_bytes())
-        metadata = ledger.pq.ParquetFile(path).metadata
+        metadata = pq.ParquetFile(path).metadata
         sizes = [metadata.row_group(at).num_rows for at in range(metadata.num_row_groups)]
         assert sizes == [min(group, 50 - start) for start in range(0, 50, group)]
     assert found[0] == found[1] == found[2]

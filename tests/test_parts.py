@@ -50,6 +50,7 @@ def batch_of(
         trained=np.asarray(sizes["sample"], np.int32) // 2,
         rows=np.arange(first, first + len(samples), dtype=np.int64),
         turns=np.full(len(samples), -1, np.int32),
+        digests=np.arange(first, first + 2 * len(samples), dtype=np.uint64).reshape(-1, 2),
         kept=[[f"k{row}", None] for row in range(first, first + len(samples))] if kept else [],
         rejections=rejections or [],
         notes=Counter({"odd": len(samples)}),
@@ -92,7 +93,7 @@ def test_what_goes_in_comes_out(
     for group in part.groups:
         expected = [length for batch in batches for length in batch.lengths[group].tolist()]
         assert columns[f"lengths:{group}"].tolist() == expected
-    for name in ("trained", "rows", "turns"):
+    for name in ("trained", "rows", "turns", "digests"):
         assert columns[name].tolist() == [
             value for batch in batches for value in getattr(batch, name).tolist()
         ]
@@ -171,7 +172,7 @@ def changed(path: Path, place: int, value: int) -> Iterator[None]:
 def test_every_changed_byte_is_noticed(whole: Path) -> None:
     raw = whole.read_bytes()
     # The magic in front is looked at by nobody: that behind says what the file is.
-    for place in range(len(b"MTSFTPART2"), len(raw)):
+    for place in range(len(b"MTSFTPART3\0\0"), len(raw)):
         with changed(whole, place, raw[place] ^ 0x40), pytest.raises(DatasetError, match=r"a\.part: "):
             PartReader(whole).check()
 
@@ -189,7 +190,7 @@ def test_tokens_are_checked_while_they_are_read(whole: Path) -> None:
     raw = whole.read_bytes()
     footer = PartReader(whole)._sections
     tail = [place for start, length in footer.values() for place in range(start, start + length)]
-    for place in [*range(len(b"MTSFTPART2"), min(tail)), *tail]:
+    for place in [*range(len(b"MTSFTPART3\0\0"), min(tail)), *tail]:
         refused = []
         with changed(whole, place, raw[place] ^ 0x40):
             part = PartReader(whole)
@@ -217,7 +218,7 @@ def test_a_part_of_another_kind_is_not_whole(whole: Path) -> None:
 
 def test_a_length_beyond_the_file_is_noticed(whole: Path) -> None:
     raw = whole.read_bytes()
-    end = len(raw) - len(b"MTSFTPART2")
+    end = len(raw) - len(b"MTSFTPART3\0\0")
     whole.write_bytes(raw[: end - 8] + (1 << 40).to_bytes(8, "little") + raw[end:])
     with pytest.raises(DatasetError, match="damaged footer"):
         PartReader(whole)

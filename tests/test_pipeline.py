@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mtsft_preproc import pipeline, publish
+from mtsft_preproc import finish, pipeline, publish
 from mtsft_preproc.config import PreprocessConfig
 from mtsft_preproc.engines import engines
 from mtsft_preproc.errors import DatasetError, InputError, OutputError, RejectedDataError, WorkerError
@@ -360,14 +360,14 @@ def test_stopped_anywhere_the_same_command_ends_with_the_same_bytes(
         monkeypatch.setattr(pipeline.EncodeShard, "__call__", counted)
     else:
         real = os.replace
-        merge = pipeline.merge_parts
+        merge = finish.merge_parts
 
         def then_count(*arguments: Any) -> Any:
             found = merge(*arguments)
             monkeypatch.setattr(os, "replace", counted)
             return found
 
-        monkeypatch.setattr(pipeline, "merge_parts", then_count)
+        monkeypatch.setattr(finish, "merge_parts", then_count)
     with pytest.raises(Stopped):
         preprocess(config)
     monkeypatch.undo()
@@ -380,7 +380,7 @@ def test_stopped_anywhere_the_same_command_ends_with_the_same_bytes(
 def test_a_publication_has_so_many_renames(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, merge = os.replace, pipeline.merge_parts
+    real, merge = os.replace, finish.merge_parts
     seen: list[str] = []
 
     def counted(source: Any, target: Any) -> None:
@@ -392,7 +392,7 @@ def test_a_publication_has_so_many_renames(
         monkeypatch.setattr(os, "replace", counted)
         return found
 
-    monkeypatch.setattr(pipeline, "merge_parts", then_count)
+    monkeypatch.setattr(finish, "merge_parts", then_count)
     preprocess(make_config([GOOD]))
     assert len(seen) == RENAMES
     assert seen[0] == "commit.json"
@@ -406,7 +406,7 @@ def test_changed_settings_do_not_mix_with_old_parts(
     def stop(*_: Any) -> None:
         raise Stopped
 
-    monkeypatch.setattr(pipeline, "merge_parts", stop)
+    monkeypatch.setattr(finish, "merge_parts", stop)
     with pytest.raises(Stopped):
         preprocess(make_config(rows(10)))
     monkeypatch.undo()
@@ -422,7 +422,7 @@ def test_a_damaged_part_is_made_again(make_config: MakeConfig, monkeypatch: pyte
         raise Stopped
 
     config = make_config(rows(40), shard_bytes=800)
-    monkeypatch.setattr(pipeline, "merge_parts", stop)
+    monkeypatch.setattr(finish, "merge_parts", stop)
     with pytest.raises(Stopped):
         preprocess(config)
     monkeypatch.undo()

@@ -16,7 +16,7 @@ import pytest
 from in_process import InProcess
 from transformers import AutoTokenizer
 
-from mtsft_preproc import pipeline, plan, publish
+from mtsft_preproc import finish, plan, publish
 from mtsft_preproc.cli.summary import summary
 from mtsft_preproc.config import PreprocessConfig
 from mtsft_preproc.errors import OutputError, TemplateError
@@ -545,7 +545,7 @@ def test_an_interrupted_run_keeps_the_date_that_it_was_started_with(
 
     with monkeypatch.context() as interrupted:
         on(interrupted, "2024-07-26")
-        interrupted.setattr(pipeline, "merge_parts", stop)
+        interrupted.setattr(finish, "merge_parts", stop)
         with pytest.raises(Stopped):
             run(DATED, PLAIN)
     with monkeypatch.context() as next_day:
@@ -583,7 +583,7 @@ def test_a_restart_has_the_date_of_its_own_day(run: Run, monkeypatch: pytest.Mon
 
     with monkeypatch.context() as interrupted:
         on(interrupted, "2024-07-26")
-        interrupted.setattr(pipeline, "merge_parts", stop)
+        interrupted.setattr(finish, "merge_parts", stop)
         with pytest.raises(Stopped):
             run(DATED, PLAIN)
     on(monkeypatch, "2024-07-27")

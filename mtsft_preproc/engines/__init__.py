@@ -10,4 +10,11 @@ from mtsft_preproc.engines.serial import SerialEngine
 engines.add("serial", SerialEngine)
 engines.add("pool", PoolEngine)
 
-__all__ = ["Engine", "engines"]
+__all__ = ["Engine", "engines", "make_engine"]
+
+
+def make_engine(name: str, workers: int) -> Engine:
+    """Return the engine of that name; for ``"auto"`` the one that suits the number of workers."""
+    if name == "auto":
+        name = "serial" if workers == 1 else "pool"
+    return engines.get(name)(workers)
