@@ -110,22 +110,38 @@ class Header(NamedTuple):
 
 
 def pack_index(
-    lengths: npt.NDArray[np.int32], dtype: np.dtype[Any]
+    lengths: npt.NDArray[np.int32],
+    dtype: np.dtype[Any],
+    documents: npt.NDArray[np.int64] | None = None,
 ) -> tuple[bytes, npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the four pieces of an ``.idx`` file with one document per sequence, in file order.
+    """Return the four pieces of an ``.idx`` file, in file order.
 
     Args:
         lengths: int32, shape (S,): tokens of each sequence.
         dtype: Type of the tokens.
+        documents: int64, shape (D,): number of the first sequence of each document, then S; None for one
+            document per sequence.
 
     Returns:
         The header; lengths, int32 (S,); byte offsets into ``.bin``, int64 (S,); document index,
-        int64 (S+1,).
+        int64 (D,).
+
+    Raises:
+        ValueError: ``documents`` does not run from 0 to S.
     """
     count = len(lengths)
     offsets = np.zeros(count, np.int64)
     # int64 from the first addition on: Megatron's own writer once overflowed int32 here.
     np.cumsum(lengths[:-1], dtype=np.int64, out=offsets[1:])
     offsets *= dtype.itemsize
-    header = Header(dtype, count, count + 1).pack()
-    return header, lengths.astype("<i4", copy=False), offsets, np.arange(count + 1, dtype=np.int64)
+    if documents is None:
+        documents = np.arange(count + 1, dtype=np.int64)
+    elif (
+        not len(documents)
+        or documents[0] != 0
+        or documents[-1] != count
+        or (documents[1:] < documents[:-1]).any()
+    ):
+        raise ValueError(f"the document index does not run from 0 to {count}")
+    header = Header(dtype, count, len(documents)).pack()
+    return header, lengths.astype("<i4", copy=False), offsets, documents.astype("<i8", copy=False)

@@ -36,11 +36,17 @@ def open_published(prefix: Path) -> Published:
     """
     if not prefix.name:
         raise DatasetError(f"{str(prefix)!r} ends in no name; expected an output prefix, FOLDER/NAME")
-    if (prefix.with_name(prefix.name + ".mtsft-work") / "commit.json").exists():
-        raise DatasetError(
-            f"{prefix}: its publication was interrupted; run the same command again to finish it"
-        )
+    _refuse_unfinished(prefix)
     manifest = _manifest(prefix)
+    if manifest is not None and "splits" in manifest:
+        sides = ", ".join(f"{prefix}_{side}" for side in manifest["splits"])
+        raise DatasetError(f"{prefix}: was split; expected one of {sides}")
+    if manifest is not None and (run := manifest.get("split", {}).get("of")):
+        # The sides of a split are published together.
+        _refuse_unfinished(prefix.with_name(run))
+    elif manifest is None:
+        # Where there is none yet, the run's own work says whether this will be a side.
+        _refuse_unfinished(prefix.with_name(prefix.name.rpartition("_")[0] or prefix.name), prefix.name)
     objective = "sft" if manifest is None else manifest.get("objective", "sft")
     if objective != "sft":
         raise DatasetError(
@@ -57,6 +63,18 @@ def open_published(prefix: Path) -> Published:
                 f" ({len(dataset)} and {len(tokens)} items, field {field!r})"
             )
     return Published(fields, manifest)
+
+
+def _refuse_unfinished(prefix: Path, side: str = "") -> None:
+    """Refuse an output, or a side of it, that is on its way."""
+    commit = prefix.with_name(prefix.name + ".mtsft-work") / "commit.json"
+    if not commit.exists():
+        return
+    if side and f"{side}.manifest.json" not in json.loads(commit.read_text("utf-8"))["files"]:
+        return
+    raise DatasetError(
+        f"{prefix}: its publication was interrupted; run the same command again to finish it"
+    )
 
 
 def _manifest(prefix: Path) -> dict[str, Any] | None:

@@ -89,6 +89,11 @@ class IndexedDataset:
         if size != expected:
             raise DatasetError(f"{data}: {size} bytes, but {idx.name} makes {expected}")
 
+    @property
+    def tokens(self) -> npt.NDArray[Any]:
+        """Shape (N,): the tokens of all sequences, one behind the other, mapped read-only."""
+        return self._tokens
+
     def __len__(self) -> int:
         return len(self.lengths)
 

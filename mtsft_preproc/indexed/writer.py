@@ -26,6 +26,8 @@ class IndexedWriter:
     Args:
         prefix: Path of the pair without its suffixes.
         dtype: Type of the tokens.
+        documents: int64, shape (D,): number of the first sequence of each document, then the number of
+            all sequences; None for one document per sequence.
 
     Raises:
         OutputError: One of the files exists already.
@@ -40,12 +42,18 @@ class IndexedWriter:
         [[5, 6, 7], [8]]
     """
 
-    def __init__(self, prefix: str | Path, dtype: npt.DTypeLike = np.int32) -> None:
+    def __init__(
+        self,
+        prefix: str | Path,
+        dtype: npt.DTypeLike = np.int32,
+        documents: npt.NDArray[np.int64] | None = None,
+    ) -> None:
         self.bin_path = bin_path(prefix)
         self.idx_path = idx_path(prefix)
         self.dtype: np.dtype[Any] = np.dtype(dtype).newbyteorder("<")
         if self.dtype not in DTYPE_CODES.values():
             raise ValueError(f"{self.dtype} is no token type of an .idx file")
+        self._documents = documents
         self._lengths: list[npt.NDArray[np.int32]] = []
         self._tokens = 0
         self._hash = hashlib.sha256()
@@ -102,8 +110,8 @@ class IndexedWriter:
         if int(lengths.sum(dtype=np.int64)) != self._tokens:
             raise ValueError(f"{self._tokens} tokens were written for lengths that don't sum to that")
         digest = hashlib.sha256()
+        pieces: tuple[Any, ...] = pack_index(lengths, self.dtype, self._documents)
         with open(self.idx_path, "xb") as file:
-            pieces: tuple[Any, ...] = pack_index(lengths, self.dtype)
             for piece in pieces:
                 view = memoryview(piece).cast("B") if len(piece) else memoryview(b"")
                 file.write(view)

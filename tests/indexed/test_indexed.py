@@ -192,6 +192,39 @@ def test_offsets_do_not_overflow(lengths: list[int], dtype: str, offsets: list[i
     assert (documents.dtype, documents.tolist()) == (np.dtype("<i8"), list(range(len(lengths) + 1)))
 
 
+@settings(max_examples=60, deadline=None)
+@given(drawn=grouped())
+def test_megatron_would_write_the_same_bytes_for_documents_of_several_sequences(
+    megatron: Any, folders: Iterator[Path], drawn: tuple[str, list[list[npt.NDArray[Any]]]]
+) -> None:
+    dtype, groups = drawn
+    ours = next(folders)
+    theirs = ours.with_name(f"{ours.name}-megatron")
+    builder = megatron.IndexedDatasetBuilder(f"{theirs}.bin", dtype=getattr(np, dtype))
+    for group in groups:
+        builder.add_document(joined(group, dtype), lengths_of(group).tolist())
+    builder.finalize(f"{theirs}.idx")
+    borders = np.array([0, *itertools.accumulate(map(len, groups))], np.int64)
+    with IndexedWriter(ours, dtype, borders) as writer:
+        for group in groups:
+            writer.write(joined(group, dtype), lengths_of(group))
+    for mine, yours in zip(parts(ours), parts(theirs), strict=True):
+        assert mine.read_bytes() == yours.read_bytes()
+        assert writer.sha256[mine.suffix] == hashlib.sha256(yours.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("borders", [[], [0], [0, 1], [1, 2], [0, 3], [0, 2, 1, 2]], ids=str)
+def test_a_document_index_that_is_none_of_the_sequences_is_refused(
+    tmp_path: Path, borders: list[int]
+) -> None:
+    with (
+        pytest.raises(ValueError, match="does not run from 0 to 2"),
+        IndexedWriter(tmp_path / "x", documents=np.array(borders, np.int64)) as writer,
+    ):
+        writer.write(np.array([5, 6], I32), np.array([1, 1], I32))
+    assert not (tmp_path / "x.idx").exists()
+
+
 def test_tokens_are_cast_to_the_type_of_the_file_and_may_be_a_strided_view(tmp_path: Path) -> None:
     with IndexedWriter(tmp_path / "x", np.uint16) as writer:
         writer.write(np.array([1, 65535], np.int64), np.array([2], I32))
