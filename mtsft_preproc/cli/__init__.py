@@ -11,13 +11,13 @@ import sys
 from collections.abc import Sequence
 
 from mtsft_preproc._version import __version__
-from mtsft_preproc.cli import preprocess, show, template
+from mtsft_preproc.cli import merge, preprocess, repack, show, template
 from mtsft_preproc.cli.parser import OneLineParser
 from mtsft_preproc.errors import MtsftError
 
 __all__ = ["main", "preprocess_main"]
 
-_COMMANDS = (preprocess, show, template)
+_COMMANDS = (preprocess, repack, merge, show, template)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,6 +55,9 @@ def _guarded(parser: OneLineParser, argv: Sequence[str] | None) -> int:
     except MtsftError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except MemoryError as error:
+        print(f"error: not enough memory: {error}", file=sys.stderr)
+        return 2
     except OSError as error:
         # A full disk, a vanished file: nothing that a traceback would make clearer.
         print(f"error: {error}", file=sys.stderr)

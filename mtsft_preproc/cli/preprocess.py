@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import logging
+import time
 
+from mtsft_preproc.cli import merge
+from mtsft_preproc.cli.arrangement_flags import add_arrangement_flags, arrangement_settings
 from mtsft_preproc.cli.format_flags import add_format_flags, format_settings
 from mtsft_preproc.cli.summary import summary
 from mtsft_preproc.config import (
@@ -16,10 +19,13 @@ from mtsft_preproc.config import (
     usable_cores,
 )
 from mtsft_preproc.engines import engines
+from mtsft_preproc.errors import SettingsError
 from mtsft_preproc.handlers import handlers
+from mtsft_preproc.join import merge_group_keys
 from mtsft_preproc.masking import policies
 from mtsft_preproc.pipeline import preprocess
 from mtsft_preproc.sources import AUTO, DATASET_INFO
+from mtsft_preproc.tokenization import ENCODERS
 
 NAME = "preprocess"
 HELP = "Turn dialogues into masked, memory-mapped token datasets (.bin/.idx)."
@@ -41,6 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     _add_input(parser.add_argument_group("input"))
     _add_format(parser.add_argument_group("chat format and mask"))
+    group = parser.add_argument_group("packing, mixing, splits")
+    group.add_argument(
+        "--pack", action="store_true",
+        help="put several samples into each item, padded to just --seq-length tokens",
+    )  # fmt: skip
+    add_arrangement_flags(group)
     _add_output(parser.add_argument_group("output"))
     _add_runtime(parser.add_argument_group("how it runs (changes no byte of the datasets)"))
     _add_compatible(parser.add_argument_group("accepted for scripts written for MindSpeed-LLM"))
@@ -48,13 +60,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_input(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--input", nargs="+", required=True, metavar="PATH",
+        "--input", nargs="+", default=[], metavar="PATH",
         help="files, folders or globs: parquet, json, jsonl, txt (.gz, .zst), arrow, csv; "
         f"names of --dataset-dir with {DATASET_INFO}",
     )  # fmt: skip
     group.add_argument(
-        "--handler-name", required=True, metavar="NAME",
-        help=f"format of the records: {AUTO} to find it, {', '.join(handlers.names())}, {DATASET_INFO}",
+        "--handler-name", metavar="NAME",
+        help=f"format of the records: {AUTO} to find it, {', '.join(handlers.names())}, {DATASET_INFO}; "
+        f"needed but with --mix, where it is {AUTO}",
     )  # fmt: skip
     group.add_argument(
         "--handler-path", metavar="FILE.py", help="Python file with a handler of your own; see the README"
@@ -94,8 +107,12 @@ def _add_input(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--max-samples", type=int, metavar="N", help="read the first N records only")
     group.add_argument(
-        "--tokenizer-name-or-path", required=True, metavar="FOLDER",
-        help="folder of the tokenizer, as transformers saves it",
+        "--tokenizer-name-or-path", metavar="FOLDER",
+        help="folder of the tokenizer, as transformers saves it (needed)",
+    )  # fmt: skip
+    group.add_argument(
+        "--mix", metavar="SPEC.yaml",
+        help="instead of --input: named sources, each with input, handler, map-keys, weight or epochs",
     )  # fmt: skip
     group.add_argument(
         "--trust-remote-code", action="store_true",
@@ -118,10 +135,6 @@ def _add_format(group: argparse._ArgumentGroup) -> None:
         help=f"what becomes of longer samples: {', '.join(OVERLONG)} (default: drop, as a rejection)",
     )  # fmt: skip
     group.add_argument(
-        "--pad-to-multiple-of", type=int, default=1, metavar="N",
-        help="pad text documents to a multiple of N tokens, for context parallelism",
-    )  # fmt: skip
-    group.add_argument(
         "--ignore-index", type=int, default=-100, metavar="N",
         help="label of what is not trained (default: -100)",
     )  # fmt: skip
@@ -129,9 +142,6 @@ def _add_format(group: argparse._ArgumentGroup) -> None:
         "--special-tokens-in-text", default="plain", metavar="RULE",
         help=f"text that spells a control token: {', '.join(SPECIAL_TOKENS_IN_TEXT)} (default: plain)",
     )  # fmt: skip
-    group.add_argument(
-        "--seed", type=int, default=1234, metavar="N", help="seed of everything random (default: 1234)"
-    )
 
 
 def _add_output(group: argparse._ArgumentGroup) -> None:
@@ -150,6 +160,11 @@ def _add_runtime(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--engine", default="auto", metavar="NAME",
         help=f"what runs the tasks: auto, {', '.join(engines.names())} (default: auto)",
+    )  # fmt: skip
+    group.add_argument(
+        "--encoder", default="auto", metavar="NAME",
+        help=f"what turns text into ids: {', '.join(ENCODERS)} (default: auto, the fast one where it is "
+        "proven to give the reference's ids, and the input is large enough)",
     )  # fmt: skip
     group.add_argument("--shard-bytes", type=int, metavar="N", help="input bytes per task")
     group.add_argument(
@@ -181,6 +196,11 @@ def _add_compatible(group: argparse._ArgumentGroup) -> None:
             group.add_argument(flag, action="store_true", help="no effect")
         else:
             group.add_argument(flag, help="no effect")
+    group.add_argument(
+        "--merge-group-keys", nargs="+", default=[], metavar="KEY",
+        help="join the datasets in the folder --input whose names hold a KEY, instead of making one; see "
+        "mtsft merge",
+    )  # fmt: skip
 
 
 def _share_or_count(text: str) -> float | int:
@@ -201,11 +221,16 @@ def run(arguments: argparse.Namespace) -> int:
     for name, why in _WITHOUT_EFFECT.items():
         if getattr(arguments, name):
             logger.warning("--%s has no effect: %s", name.replace("_", "-"), why)
+    if arguments.merge_group_keys:
+        return _merge(arguments)
+    for name in ("tokenizer_name_or_path", *(("handler_name",) if arguments.mix is None else ())):
+        if getattr(arguments, name) is None:
+            raise SettingsError(f"--{name.replace('_', '-')}: needed, and not given")
     config = PreprocessConfig(
         input=tuple(arguments.input),
         output_prefix=arguments.output_prefix,
         tokenizer=arguments.tokenizer_name_or_path,
-        handler_name=arguments.handler_name,
+        handler_name=arguments.handler_name or AUTO,
         handler_path=arguments.handler_path,
         dataset_dir=arguments.dataset_dir,
         json_keys=tuple(arguments.json_keys),
@@ -216,7 +241,9 @@ def run(arguments: argparse.Namespace) -> int:
         first_round=arguments.first_round,
         source_prefix=arguments.source_prefix,
         train_on_tools=arguments.train_on_tools,
-        pad_to_multiple_of=arguments.pad_to_multiple_of,
+        **arrangement_settings(arguments),
+        pack=arguments.pack,
+        mix=arguments.mix,
         rejected_records=arguments.rejected_records,
         map_keys=arguments.map_keys,
         **format_settings(arguments),
@@ -225,12 +252,12 @@ def run(arguments: argparse.Namespace) -> int:
         overlong=arguments.overlong,
         ignore_index=arguments.ignore_index,
         special_tokens_in_text=arguments.special_tokens_in_text,
-        seed=arguments.seed,
         max_samples=arguments.max_samples,
         trust_remote_code=arguments.trust_remote_code,
         use_fast=not arguments.tokenizer_not_use_fast,
         workers=arguments.workers,
         engine=arguments.engine,
+        encoder=arguments.encoder,
         shard_bytes=arguments.shard_bytes,
         log_interval=arguments.log_interval,
         overwrite=arguments.overwrite,
@@ -239,4 +266,18 @@ def run(arguments: argparse.Namespace) -> int:
         max_rejected=arguments.max_rejected,
     )
     print(summary(preprocess(config)))
+    return 0
+
+
+def _merge(arguments: argparse.Namespace) -> int:
+    """Join what is there, in the way of the original's command."""
+    if len(arguments.input) != 1:
+        raise SettingsError(
+            f"--merge-group-keys: expected one folder as --input, got {len(arguments.input)}"
+        )
+    started = time.monotonic()
+    result = merge_group_keys(
+        arguments.input[0], arguments.merge_group_keys, arguments.output_prefix, arguments.overwrite
+    )
+    print(merge.summary(result, time.monotonic() - started))
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mtsft_preproc.pipeline import RunResult
+from mtsft_preproc.finish import RunResult
 
 __all__ = ["summary"]
 
@@ -26,20 +26,61 @@ def summary(result: RunResult) -> str:
         notes = ", ".join(f"{count:,} {what}" for what, count in records["notes"].items())
         lines.append(f"noticed   {notes}")
     share = trained / tokens if tokens else 0.0
-    lines += [
-        f"items     {manifest['items']:,}; longest {manifest['length_quantiles'].get('1.0', 0):,} tokens",
-        f"tokens    {tokens:,}, of which {trained:,} ({share:.1%}) trained",
-    ]
+    outputs = manifest.get("splits", {"": manifest})
+    lines += [_items_line(side, output) for side, output in outputs.items()]
+    lines.append(f"tokens    {tokens:,}, of which {trained:,} ({share:.1%}) trained")
+    lines += _source_lines(manifest["sources"])
     lines += _parity_lines(manifest["parity"])
+    if result.texts:
+        encoder = manifest["encoder"]
+        lines.append(
+            f"encoder   {encoder['name']} {encoder['version']}: {result.checked:,} of {result.texts:,} "
+            "texts compared with the reference, all equal"
+        )
     if new := manifest["tokenizer"]["new_tokens"]:
         lines.append(f"NEW       tokens added to the vocabulary (resize the embedding): {', '.join(new)}")
     reused = f", {result.reused_parts} parts reused" if result.reused_parts else ""
+    split = manifest.get("splits")
+    sidecars = ".manifest.json, .rejected.jsonl, .sources.parquet"
+    if split:
+        sidecars = f"{{,_{',_'.join(split)}}}.manifest.json, .rejected.jsonl, _SIDE.sources.parquet"
     lines += [
         f"time      {result.seconds:.1f} s{reused}",
         f"output    {_datasets(result)}.{{bin,idx}}",
-        f"          {result.prefix}.manifest.json, .rejected.jsonl, .sources.parquet",
+        f"          {result.prefix}{sidecars}",
     ]
     return "\n".join(lines)
+
+
+def _items_line(side: str, output: dict[str, Any]) -> str:
+    """Return how many items an output has, and how full they are."""
+    longest = output["length_quantiles"].get("1.0", 0)
+    name = f"{side:<10}" if side else "items     "
+    packing = output.get("packing")
+    if packing is None:
+        items = "items; " if side else "; "
+        return f"{name}{output['items']:,}{' ' if side else ''}{items}longest {longest:,} tokens"
+    return (
+        f"{name}{output['items']:,} packs of {packing['seq_length']:,} tokens with {output['samples']:,} "
+        f"samples; longest {longest:,}; fill {packing['fill']:.2%}"
+    )
+
+
+def _source_lines(sources: list[dict[str, Any]]) -> list[str]:
+    """Return what came of each source, where there are several."""
+    if len(sources) < 2:
+        return []
+    lines = ["sources"]
+    for own in sources:
+        line = (
+            f"          {own['name']}: {own['read']:,} read, {own['kept']:,} kept, "
+            f"{own['samples']:,} samples, {own['tokens']:,} tokens, {own['trained_tokens']:,} trained; "
+            f"share {own['share_reached']:.2%}"
+        )
+        if own.get("share_asked") is not None:
+            line += f", asked {own['share_asked']:.2%}"
+        lines.append(line)
+    return lines
 
 
 def _datasets(result: RunResult) -> str:
@@ -47,7 +88,9 @@ def _datasets(result: RunResult) -> str:
     fields = result.manifest["fields"]
     among = fields[0] if len(fields) == 1 else f"{{{','.join(fields)}}}"
     packed = "" if result.manifest["objective"] == "text" else "packed_"
-    return f"{result.prefix}_{packed}{among}_document"
+    split = result.manifest.get("splits")
+    sides = "" if not split else f"_{next(iter(split))}" if len(split) == 1 else f"_{{{','.join(split)}}}"
+    return f"{result.prefix}{sides}_{packed}{among}_document"
 
 
 def _parity_lines(parity: dict[str, Any]) -> list[str]:
