@@ -25,7 +25,10 @@ from mtsft_preproc.inspection import show_item
 EXAMPLES = Path(__file__).parents[1] / "examples"
 #: It sets up a virtual environment, which takes a network; its command is that of the Gemma script.
 LEFT_OUT = {"quickstart"}
-SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("*.sh") if path.stem not in LEFT_OUT)
+#: Several commands, whose items are packs: with tests of their own below.
+ARRANGED = ["mix_split_repack", "qwen2.5_packed"]
+ALL = sorted(path.stem for path in EXAMPLES.glob("*.sh") if path.stem not in LEFT_OUT)
+SCRIPTS = [script for script in ALL if script not in ARRANGED]
 
 EGGS = [
     "For a large egg straight from the fridge, lower it gently into boiling water and cook it for "
@@ -214,7 +217,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[
     """All scripts, two at a time."""
     folder = tmp_path_factory.mktemp("examples")
     with ThreadPoolExecutor(2) as pool:
-        yield {script: pool.submit(run, script, folder) for script in SCRIPTS}
+        yield {script: pool.submit(run, script, folder) for script in ALL}
         pool.shutdown(cancel_futures=True)
 
 
@@ -290,7 +293,76 @@ def test_the_windows_of_long_dialogues_train_every_reply_once(
     assert found == ended("<|im_end|>\n", *replies)
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+def packed_texts(prefix: Path, tokenizer: Tokenizer) -> list[str]:
+    """Return what is trained in each sample of a packed dataset, in the order of its sidecar."""
+    labels, numbers = (
+        IndexedDataset(f"{prefix}_packed_{field}_document") for field in ("labels", "attention_mask")
+    )
+    texts = []
+    for row in pq.read_table(f"{prefix}.sources.parquet").to_pylist():
+        span = slice(row["offset"], row["offset"] + row["length"])
+        item, number = labels[row["item"]], numbers[row["item"]]
+        assert set(number[span].tolist()) == {number[row["offset"]]} != {0}
+        assert (number == number[row["offset"]]).sum() == row["length"]
+        trained = [token for token in item[span].tolist() if token != -100]
+        assert len(trained) == row["trained"] > 0
+        texts.append(tokenizer.decode(trained, skip_special_tokens=False))
+    return texts
+
+
+def replies(path: str) -> list[str]:
+    """Return what the assistant says in each Alpaca row."""
+    rows = json.loads((EXAMPLES / "data" / path).read_text("utf-8"))
+    return [ended("<|im_end|>", *(reply for _, reply in row["history"]), row["output"]) for row in rows]
+
+
+@pytest.mark.parametrize("length", [1024, 2048])
+def test_packs_train_what_the_data_say(
+    length: int, runs: dict[str, Future[Done]], tokenizer: Tokenizer
+) -> None:
+    done = runs["qwen2.5_packed"].result()
+    assert done.process.returncode == 0, done.process.stderr
+    assert done.left_behind == []
+    prefix = done.prefix if length == 1024 else Path(f"{done.prefix}_{length}")
+    assert packed_texts(prefix, tokenizer) == replies("alpaca_history.json")
+    manifest = json.loads(Path(f"{prefix}.manifest.json").read_text("utf-8"))
+    assert manifest["records"]["kept"] == 60
+    assert manifest["packing"]["fill"] > 0.9
+    items = IndexedDataset(f"{prefix}_packed_input_ids_document")
+    assert items.lengths.tolist() == [length] * manifest["items"]
+    offsets = pq.read_table(f"{prefix}.sources.parquet")["offset"].to_pylist()
+    assert [offset for offset in offsets if offset % 8] == []
+
+
+def test_a_mix_is_parted_packed_and_joined(runs: dict[str, Future[Done]], tokenizer: Tokenizer) -> None:
+    done = runs["mix_split_repack"].result()
+    assert done.process.returncode == 0, done.process.stderr
+    assert done.left_behind == []
+    mixed = json.loads(Path(f"{done.prefix}_mixed.manifest.json").read_text("utf-8"))
+    assert mixed["records"]["rejected_by_reason"] == {"duplicate": 1}
+    rejected = Path(f"{done.prefix}_mixed.rejected.jsonl").read_text("utf-8")
+    assert json.loads(rejected)["file"].endswith("data/messages_more.jsonl")
+    rows = {
+        side: pq.read_table(f"{done.prefix}_mixed_{side}.sources.parquet").to_pylist()
+        for side in ("train", "valid")
+    }
+    records = {side: {(row["file"], row["row"]) for row in own} for side, own in rows.items()}
+    assert records["valid"]
+    assert len(records["train"]) + len(records["valid"]) == len(records["train"] | records["valid"]) == 65
+    chats = [row for row in rows["train"] if row["source_name"] == "chats"]
+    assert len(chats) / len(rows["train"]) == pytest.approx(0.2, abs=0.02)
+    # What is trained in the end: the training side and the earlier dataset.
+    found = packed_texts(done.prefix, tokenizer)
+    assert len(found) == len(rows["train"]) + 2
+    alpaca = [text for text in found if text in replies("alpaca_history.json")]
+    assert len(set(alpaca)) == len(alpaca) == len(rows["train"]) - len(chats)
+    own = [row["row"] for row in rows["valid"] if row["source_name"] == "alpaca"]
+    held_out = {replies("alpaca_history.json")[number] for number in own}
+    assert held_out
+    assert held_out.isdisjoint(found)
+
+
+@pytest.mark.parametrize("script", ALL)
 def test_the_variables_of_a_script_can_be_set_from_outside(script: str) -> None:
     path = EXAMPLES / f"{script}.sh"
     text = path.read_text("utf-8")
