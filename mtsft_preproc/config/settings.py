@@ -1,45 +1,41 @@
-"""The settings of a run: frozen, checked once, passed down whole."""
+"""All settings of a run."""
 
 from __future__ import annotations
 
 import datetime
-import json
-import math
-import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from mtsft_preproc.config.checks import (
+    at_least,
+    check_ignore_index,
+    check_keep_columns,
+    check_max_rejected,
+    check_probs,
+    check_split,
+    one_of,
+    pack_window,
+    parse_date,
+    parse_map_keys,
+    parse_template_kwargs,
+)
+from mtsft_preproc.config.choices import (
+    DEDUP,
+    DEEPSEEK4,
+    EMPTY_REPLY,
+    ENABLE_THINKING,
+    MIX_STRATEGIES,
+    ON_ERROR,
+    OVERLONG,
+    PARITY,
+    REASONING_EFFORT,
+    SPECIAL_TOKENS_IN_TEXT,
+    TRUE_FALSE,
+)
 from mtsft_preproc.errors import SettingsError
-from mtsft_preproc.registry import nearest
 
-__all__ = ["PreprocessConfig", "usable_cores"]
-
-#: What text that spells a special token becomes.
-SPECIAL_TOKENS_IN_TEXT = ("plain", "allow", "reject")
-OVERLONG = ("drop", "recent", "head", "window", "right", "left", "pair", "fail")
-EMPTY_REPLY = ("keep", "reject", "untrained")
-ENABLE_THINKING = ("true", "false", "none")
-PARITY = ("report", "require", "split", "off")
-TRUE_FALSE = ("true", "false")
-MIX_STRATEGIES = ("concat", "interleave_under", "interleave_over")
-DEDUP = ("none", "exact")
-#: The sides of a split, in the order of the shares of ``--split``.
-SIDES = ("train", "valid", "test")
-#: Samples that are packed together where nothing is said: all, up to so many. What packing holds of them
-#: is bounded by that.
-PACK_WINDOW = 100_000_000
-REASONING_EFFORT = ("high", "max")
-#: Columns that the sources sidecar has anyway.
-SOURCES_COLUMNS = (
-    "item", "offset", "length", "trained", "position", "source_name", "file", "row", "turn", "digest",
-)  # fmt: skip
-#: What a chat template is given anyway.
-_GIVEN_VARIABLES = ("add_generation_prompt", "documents", "messages", "tools")
-ON_ERROR = ("skip", "fail")
-
-#: The prompt type that is no table but its model's own chat template.
-DEEPSEEK4 = "deepseek4"
+__all__ = ["PreprocessConfig"]
 
 #: Settings that say how a run is carried out; the bytes of the dataset never depend on them. (The date that
 #: a chat template prints stands with the template.)
@@ -58,18 +54,6 @@ _OPERATIONAL = frozenset(
         "max_rejected",
     }
 )
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use: its CPU affinity, cut by a cgroup v2 quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            cores = min(cores, max(1, math.ceil(int(quota) / int(period))))
-    except (OSError, ValueError):
-        pass
-    return cores
 
 
 @dataclass(frozen=True)
@@ -211,80 +195,42 @@ class PreprocessConfig:
             raise SettingsError(
                 f"--output-prefix: {self.output_prefix!r} ends in no name; expected FOLDER/NAME"
             )
-        _at_least("--workers", self.workers, 1)
-        _at_least("--log-interval", self.log_interval, 1)
-        _at_least("--seq-length", self.seq_length, 1)
+        at_least("--workers", self.workers, 1)
+        at_least("--log-interval", self.log_interval, 1)
+        at_least("--seq-length", self.seq_length, 1)
         if self.seq_length is not None and self.seq_length >= 2**31:
             raise SettingsError(f"--seq-length: expected less than 2**31 tokens, got {self.seq_length}")
-        _at_least("--max-samples", self.max_samples, 1)
-        _at_least("--shard-bytes", self.shard_bytes, 1)
-        _at_least("--pad-to-multiple-of", self.pad_to_multiple_of, 1)
+        at_least("--max-samples", self.max_samples, 1)
+        at_least("--shard-bytes", self.shard_bytes, 1)
+        at_least("--pad-to-multiple-of", self.pad_to_multiple_of, 1)
         if self.overlong is not None:
-            _one_of("--overlong", self.overlong, OVERLONG)
-        _one_of("--empty-reply", self.empty_reply, EMPTY_REPLY)
-        for name in self.keep_columns:
-            if self.keep_columns.count(name) > 1:
-                raise SettingsError(f"--keep-columns: {name!r} is named twice; expected each column once")
-            if name in SOURCES_COLUMNS:
-                raise SettingsError(
-                    f"--keep-columns: {name!r}: the sources sidecar has such a column; expected others "
-                    f"than {', '.join(SOURCES_COLUMNS)}"
-                )
+            one_of("--overlong", self.overlong, OVERLONG)
+        one_of("--empty-reply", self.empty_reply, EMPTY_REPLY)
+        check_keep_columns(self.keep_columns)
         self._check_arrangement()
         if self.first_round not in (0, 1):
             raise SettingsError(f"--first-round: expected 0 or 1, got {self.first_round}")
-        _one_of("--on-error", self.on_error, ON_ERROR)
-        _one_of("--enable-thinking", self.enable_thinking, ENABLE_THINKING)
-        _one_of("--special-tokens-in-text", self.special_tokens_in_text, SPECIAL_TOKENS_IN_TEXT)
-        _one_of("--parity", self.parity, PARITY)
-        self._check_map_keys()
+        one_of("--on-error", self.on_error, ON_ERROR)
+        one_of("--enable-thinking", self.enable_thinking, ENABLE_THINKING)
+        one_of("--special-tokens-in-text", self.special_tokens_in_text, SPECIAL_TOKENS_IN_TEXT)
+        one_of("--parity", self.parity, PARITY)
+        self.mapped()
         self._check_template()
-        if not -(2**31) <= self.ignore_index < 2**31:
-            raise SettingsError(f"--ignore-index: {self.ignore_index} doesn't fit the labels' type, int32")
-        if self.ignore_index >= 0:
-            raise SettingsError(
-                f"--ignore-index: {self.ignore_index} would also be a token's label; "
-                "expected a negative number (trainers use -100)"
-            )
-        share = isinstance(self.max_rejected, float)
-        if not 0 <= self.max_rejected <= (1 if share else math.inf):
-            raise SettingsError(
-                f"--max-rejected: {self.max_rejected} is neither a share from 0.0 to 1.0 nor a count"
-            )
+        check_ignore_index(self.ignore_index)
+        check_max_rejected(self.max_rejected)
 
     def _check_arrangement(self) -> None:
         # 1 and 1.0 are one setting.
         object.__setattr__(self, "split", tuple(map(float, self.split)))
         object.__setattr__(self, "interleave_probs", tuple(map(float, self.interleave_probs)))
-        _one_of("--mix-strategy", self.mix_strategy, MIX_STRATEGIES)
-        _one_of("--dedup", self.dedup, DEDUP)
+        one_of("--mix-strategy", self.mix_strategy, MIX_STRATEGIES)
+        one_of("--dedup", self.dedup, DEDUP)
         for flag, given in (("--neat-pack", self.neat_pack), ("--pack-scope", self.pack_scope is not None)):
             if given and not self.pack:
                 raise SettingsError(f"{flag}: belongs to --pack, which is not given")
         self.pack_window()
-        if self.interleave_probs:
-            if self.mix is not None or self.mix_strategy == "concat":
-                raise SettingsError(
-                    "--interleave-probs: expected --mix-strategy interleave_under or interleave_over, and "
-                    "no --mix file, which has weights itself"
-                )
-            if min(self.interleave_probs) <= 0 or not math.isclose(
-                sum(self.interleave_probs), 1, abs_tol=1e-6
-            ):
-                raise SettingsError(
-                    "--interleave-probs: expected shares above 0 that sum to 1, such as 0.7,0.3, got "
-                    f"{','.join(map(str, self.interleave_probs))}"
-                )
-        if self.split and not (
-            2 <= len(self.split) <= len(SIDES)
-            and all(math.isfinite(share) and share >= 0 for share in self.split)
-            and self.split[0] > 0
-            and math.isfinite(sum(self.split))
-        ):
-            raise SettingsError(
-                f"--split: expected two or three shares of {', '.join(SIDES)}, the first above 0, such as "
-                f"969,30,1; got {','.join(map(str, self.split))}"
-            )
+        check_probs(self.interleave_probs, self.mix is None and self.mix_strategy != "concat")
+        check_split(self.split)
 
     def pack_window(self) -> int | None:
         """Return how many samples are packed for themselves; None for all.
@@ -292,31 +238,13 @@ class PreprocessConfig:
         Raises:
             SettingsError: ``--pack-scope`` says neither.
         """
-        if self.pack_scope is None:
-            return PACK_WINDOW
-        if self.pack_scope == "global":
-            return None
-        name, _, count = self.pack_scope.partition(":")
-        if name != "window" or not count.isdecimal() or int(count) < 1:
-            raise SettingsError(f"--pack-scope: expected global or window:N, got {self.pack_scope!r}")
-        return int(count)
-
-    def _check_map_keys(self) -> None:
-        try:
-            mapped = json.loads(self.map_keys)
-        except ValueError as error:
-            mapped = error
-        if not isinstance(mapped, dict):
-            raise SettingsError(
-                f'--map-keys: expected a JSON object such as \'{{"history":"histories"}}\', '
-                f"got {self.map_keys!r}"
-            )
+        return pack_window(self.pack_scope)
 
     def _check_template(self) -> None:
         if self.drop_thinking is not None:
-            _one_of("--drop-thinking", self.drop_thinking, TRUE_FALSE)
+            one_of("--drop-thinking", self.drop_thinking, TRUE_FALSE)
         if self.reasoning_effort is not None:
-            _one_of("--reasoning-effort", self.reasoning_effort, REASONING_EFFORT)
+            one_of("--reasoning-effort", self.reasoning_effort, REASONING_EFFORT)
         for flag, value in (
             ("--drop-thinking", self.drop_thinking),
             ("--reasoning-effort", self.reasoning_effort),
@@ -324,12 +252,7 @@ class PreprocessConfig:
             if value is not None and self.prompt_type != DEEPSEEK4:
                 raise SettingsError(f"{flag}: belongs to --prompt-type {DEEPSEEK4} alone")
         self.template_kwargs()
-        try:
-            self.date()
-        except ValueError:
-            raise SettingsError(
-                f"--template-date: expected YYYY-MM-DD, got {self.template_date!r}"
-            ) from None
+        self.date()
         if self.chat_template is None:
             for flag, given in (
                 ("--chat-template-kwargs", self.template_kwargs() != {}),
@@ -347,34 +270,15 @@ class PreprocessConfig:
         Raises:
             SettingsError: It is none.
         """
-        try:
-            kwargs = json.loads(self.chat_template_kwargs)
-        except ValueError as error:
-            kwargs = error
-        if not isinstance(kwargs, dict):
-            raise SettingsError(
-                "--chat-template-kwargs: expected a JSON object such as '{\"enable_thinking\": false}', "
-                f"got {self.chat_template_kwargs!r}"
-            )
-        for name in _GIVEN_VARIABLES:
-            if name in kwargs:
-                raise SettingsError(
-                    f"--chat-template-kwargs: {name!r} comes from the data; expected other variables"
-                )
-        return kwargs
+        return parse_template_kwargs(self.chat_template_kwargs)
 
     def date(self) -> datetime.date | None:
         """Return ``--template-date``.
 
         Raises:
-            ValueError: It is none.
+            SettingsError: It is none.
         """
-        if self.template_date is None:
-            return None
-        date = datetime.date.fromisoformat(self.template_date)
-        if date.isoformat() != self.template_date:
-            raise ValueError("another form of ISO 8601, which not all versions of Python take")
-        return date
+        return parse_date(self.template_date)
 
     @property
     def prefix(self) -> Path:
@@ -382,9 +286,12 @@ class PreprocessConfig:
         return Path(self.output_prefix)
 
     def mapped(self) -> dict[str, Any]:
-        """Return ``--map-keys`` as a mapping from the handler's keys to columns."""
-        mapped: dict[str, Any] = json.loads(self.map_keys)
-        return mapped
+        """Return ``--map-keys`` as a mapping from the handler's keys to columns.
+
+        Raises:
+            SettingsError: It is none.
+        """
+        return parse_map_keys(self.map_keys)
 
     def shaping(self) -> dict[str, Any]:
         """Return the settings that the bytes of the dataset depend on, ready for JSON.
@@ -405,13 +312,3 @@ class PreprocessConfig:
             "map_keys": self.mapped(),
             "chat_template_kwargs": self.template_kwargs(),
         }
-
-
-def _at_least(flag: str, value: int | None, least: int) -> None:
-    if value is not None and value < least:
-        raise SettingsError(f"{flag}: expected a whole number of at least {least}, got {value}")
-
-
-def _one_of(flag: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise SettingsError(f"{flag}: unknown value {value!r}; {nearest(value, list(choices))}")
