@@ -66,6 +66,8 @@ def preprocess(config: PreprocessConfig) -> RunResult:
         names = [dataset.name for dataset in plan.datasets]
         refuse_finished([paths, *sides], names, config.overwrite)
         _say_what_is_trained(plan)
+        if plan.encoder.proof is not None and not plan.encoder.proof.ok:
+            logger.info("the %s encodes: %s", plan.encoder.name, plan.encoder.why)
         task = _open_work(plan, paths)
         task, done = _encode(plan, task, engine)
         _refuse_changed(plan.files)

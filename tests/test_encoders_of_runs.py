@@ -14,7 +14,7 @@ from mtsft_preproc import plan
 from mtsft_preproc.cli import preprocess_main
 from mtsft_preproc.errors import SettingsError
 from mtsft_preproc.tasks import EncodeShard
-from mtsft_preproc.tokenization import Difference, EncoderDiffers, FastEncoder, FlatIds
+from mtsft_preproc.tokenization import Difference, EncoderDiffers, FastEncoder, FlatIds, choice
 
 Encode = Callable[[FastEncoder, list[str]], FlatIds]
 
@@ -68,6 +68,28 @@ def test_a_small_input_is_for_the_reference(source: Path, tmp_path: Path, wanted
     prefix = make(source, tmp_path / "auto" / "data")
     assert data_of(prefix) == wanted
     assert manifest_of(prefix)["encoder"] == {"name": "reference"}
+
+
+def test_why_the_fast_one_is_not_taken_is_told(
+    source: Path,
+    tmp_path: Path,
+    wanted: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A library that gives other ids for a text of the probes: not taken, and said."""
+
+    def wrong(self: FastEncoder, texts: list[str]) -> int:
+        raise EncoderDiffers(Difference("fastokens", texts[0], "id 1"))
+
+    monkeypatch.setattr(choice, "_PAYS", 0)
+    monkeypatch.setattr(FastEncoder, "compare", wrong)
+    with caplog.at_level("INFO", "mtsft_preproc"):
+        prefix = make(source, tmp_path / "auto" / "data")
+    assert "the reference encodes: fastokens is not taken: " in caplog.text
+    assert data_of(prefix) == wanted
+    with pytest.raises(SettingsError, match="--encoder fastokens: can't be used for the tokenizer in"):
+        make(source, tmp_path / "asked" / "data", encoder="fastokens")
 
 
 @pytest.fixture

@@ -32,12 +32,10 @@ class HandlerOptions:
     Attributes:
         render_state: Whether a dialogue state of the data is put in front of the reply.
         json_keys: Of text documents: the fields that hold text.
-        additional_keys: Fields that become datasets of their own beside a prompt.
     """
 
     render_state: bool = False
     json_keys: tuple[str, ...] = ("text",)
-    additional_keys: tuple[str, ...] = ()
 
 
 class Handler(ABC):

@@ -24,7 +24,7 @@ def make_handler(config: PreprocessConfig, choice: HandlerChoice) -> Handler:
         load_user_handlers(config.handler_path)
         if choice.file_sha256 not in (None, user_file_sha256(config.handler_path)):
             raise InputError(f"{config.handler_path}: changed while it was used; run the command again")
-    options = HandlerOptions(config.render_state, config.json_keys, config.dataset_additional_keys)
+    options = HandlerOptions(config.render_state, config.json_keys)
     handler = handlers.get(choice.name)(json.loads(choice.map_keys), options)
     if config.handler_path is not None and choice.file_sha256 is not None:
         guard(handler, config.handler_path)

@@ -31,7 +31,7 @@ class EncoderChoice:
     Attributes:
         name: ``"reference"`` or a fast library, for :func:`open_encoder`.
         proof: What comparing the library with the reference came to; None where it was not tried.
-        why: Why that one, for the log and the manifest.
+        why: Why that one, for the log.
     """
 
     name: str
