@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
 from typing import TypeVar
 
 from mtsft_preproc.registry import Registry
@@ -15,7 +16,7 @@ Result = TypeVar("Result")
 
 
 class Engine(ABC):
-    """Runs a task over items.
+    """Runs a task over items; a context manager that leaves no process behind.
 
     Args:
         workers: How many items at the same time.
@@ -23,6 +24,39 @@ class Engine(ABC):
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
+
+    def start(self, modules: Sequence[str] = ()) -> None:  # noqa: B027
+        """Start what takes time, without waiting for it.
+
+        Args:
+            modules: What tasks are going to import.
+        """
+
+    def prepare(self, function: Callable[[], Result]) -> Callable[[], Result]:
+        """Call a function where the workers can make use of what it leaves in memory.
+
+        Args:
+            function: It pickles. What it leaves there may save time, and must change no result.
+
+        Returns:
+            What waits for the result and returns it; to be called before :meth:`run`.
+
+        Raises:
+            MtsftError: Whatever the function raises.
+        """
+        found = function()
+        return lambda: found
+
+    def close(self) -> None:  # noqa: B027
+        """End all processes."""
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     @abstractmethod
     def run(self, task: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:

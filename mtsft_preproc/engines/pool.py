@@ -2,118 +2,157 @@
 
 from __future__ import annotations
 
-import collections
-import concurrent.futures as futures
-import multiprocessing
-import os
+import pickle
 import signal
-import threading
-import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import connection
 from typing import Any
 
 from mtsft_preproc.engines.base import Engine, Item, Result
+from mtsft_preproc.engines.nursery import Nursery, NurseryEndedError, Worker, result_of
 from mtsft_preproc.errors import WorkerError
 
 __all__ = ["PoolEngine"]
 
 _TRIES = 3
+#: Bytes of an item that a busy worker is sent: a connection takes them in at once. More might have to wait
+#: for the worker, which may itself be waiting for us to take a large result.
+_AHEAD = 1 << 13
 
 
 class PoolEngine(Engine):
-    """Runs items in spawned processes.
+    """Runs items in processes that are forked from a :class:`Nursery`.
 
-    When a worker is lost (killed, out of memory), the executor is unusable: a new one takes over, and the
-    items that were under way are run again. One that was under way at three such losses ends the run.
+    When a worker is lost (killed, out of memory), another one takes its place, and the item that it was
+    at is run again. One at which three workers were lost ends the run.
     """
 
-    def run(self, task: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
-        waiting = collections.deque(enumerate(items))
-        losses: collections.Counter[int] = collections.Counter()
-        while waiting:
-            lost = yield from self._until_broken(task, waiting, self.workers)
-            for entry in lost:
-                losses[entry[0]] += 1
-                if losses[entry[0]] == 1:
-                    waiting.append(entry)
-                else:
-                    # Again: alone, to find out whether it is this one that kills its worker.
-                    yield from self._alone(task, entry)
+    def __init__(self, workers: int) -> None:
+        super().__init__(workers)
+        self._nursery: Nursery | None = None
 
-    def _alone(
-        self, task: Callable[[Item], Result], entry: tuple[int, Item]
-    ) -> Iterator[tuple[Item, Result]]:
-        for _ in range(_TRIES):
-            lost = yield from self._until_broken(task, collections.deque([entry]), 1)
-            if not lost:
-                return
-        raise WorkerError(
-            f"a worker process died {_TRIES} times with nothing but this task under way: {entry[1]}. "
-            "Killed for memory? Use smaller --shard-bytes"
-        )
+    def start(self, modules: Sequence[str] = ()) -> None:
+        with self._alive(f"importing {', '.join(modules)}"):
+            self._home().load(modules)
 
-    def _until_broken(
-        self,
-        task: Callable[[Item], Result],
-        waiting: collections.deque[tuple[int, Item]],
-        workers: int,
-    ) -> Generator[tuple[Item, Result], None, list[tuple[int, Item]]]:
-        """Yield results until all is done or a worker is lost; return what was under way then."""
-        executor = futures.ProcessPoolExecutor(
-            min(workers, len(waiting)),
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_start_worker,
-            initargs=(task, os.getpid()),
-        )
-        running: dict[futures.Future[Any], tuple[int, Item]] = {}
+    def prepare(self, function: Callable[[], Result]) -> Callable[[], Result]:
+        with self._alive(function):
+            wait = self._home().call(function)
+
+        def result() -> Result:
+            with self._alive(function):
+                found: Result = wait()
+            return found
+
+        return result
+
+    @contextmanager
+    def _alive(self, what: object) -> Iterator[None]:
         try:
-            while waiting or running:
-                # No more than this many futures exist, however many items there are.
-                while waiting and len(running) < 2 * workers:
-                    entry = waiting[0]  # stays there if the executor turns out to be broken
-                    running[executor.submit(_run_task, entry[1])] = entry
-                    waiting.popleft()
-                done, _ = futures.wait(running, return_when=futures.FIRST_COMPLETED)
-                for future in done:
-                    result = future.result()
-                    _, item = running.pop(future)
-                    yield item, result
-            return []
-        except BrokenProcessPool:
-            return list(running.values())
+            yield
+        except NurseryEndedError:
+            self.close()
+            raise WorkerError(
+                f"a process died at this: {what}. Killed for memory, or by a library?"
+            ) from None
+
+    def close(self) -> None:
+        if self._nursery is not None:
+            self._nursery.close()
+            self._nursery = None
+
+    def run(self, task: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
+        waiting = deque(enumerate(items))
+        losses: Counter[int] = Counter()
+        pickled = pickle.dumps(task)
+        crew: dict[Any, _Hand] = {}
+        try:
+            while waiting or any(hand.items for hand in crew.values()):
+                self._hire(crew, pickled, waiting, losses)
+                for ready in connection.wait(list(crew)):
+                    hand = crew[ready]
+                    try:
+                        answer = hand.worker.connection.recv_bytes()
+                    except (EOFError, OSError):
+                        self._dismiss(crew, hand, waiting, losses)
+                        continue
+                    _, item = hand.items.popleft()
+                    # Before the result is looked at: nobody waits for who takes it.
+                    self._supply(hand, waiting)
+                    yield item, result_of(answer)
         finally:
-            _stop(executor)
+            for hand in crew.values():
+                self._stop(hand)
+
+    def _home(self) -> Nursery:
+        if self._nursery is None:
+            self._nursery = Nursery()
+        return self._nursery
+
+    def _hire(
+        self, crew: dict[Any, _Hand], task: bytes, waiting: deque[tuple[int, Any]], losses: Counter[int]
+    ) -> None:
+        """Fork workers until there are enough, and give each of them something to do."""
+        while waiting and len(crew) < self.workers:
+            try:
+                worker = self._home().fork(task)
+            except NurseryEndedError:
+                self.close()
+                losses[-1] += 1
+                if losses[-1] == _TRIES:
+                    raise WorkerError(f"the process that workers come from died {_TRIES} times") from None
+                continue
+            hand = crew[worker.connection] = _Hand(worker)
+            self._supply(hand, waiting)
+
+    def _supply(self, hand: _Hand, waiting: deque[tuple[int, Any]]) -> None:
+        """Give a worker an item, and while there are many a second one, so that it never has to wait."""
+        most = 2 if len(waiting) > self.workers else 1
+        while waiting and len(hand.items) < most:
+            pickled = pickle.dumps(waiting[0][1])
+            if hand.items and len(pickled) > _AHEAD:
+                return
+            hand.items.append(waiting.popleft())
+            try:
+                hand.worker.connection.send_bytes(pickled)
+            except OSError:
+                return  # It died, which the next look at it will show.
+
+    def _stop(self, hand: _Hand) -> int:
+        if self._nursery is not None:
+            return self._nursery.stop(hand.worker)
+        hand.worker.connection.close()  # All others ended with the nursery.
+        return -signal.SIGKILL
+
+    def _dismiss(
+        self,
+        crew: dict[Any, _Hand],
+        hand: _Hand,
+        waiting: deque[tuple[int, Any]],
+        losses: Counter[int],
+    ) -> None:
+        """Take leave of a worker that died; what it had to do is done by others."""
+        del crew[hand.worker.connection]
+        code = self._stop(hand)
+        waiting.extendleft(reversed(hand.items))
+        if not hand.items:
+            return
+        number, item = hand.items[0]
+        losses[number] += 1
+        if losses[number] == _TRIES:
+            how = f"by signal {-code}" if code < 0 else f"with code {code}"
+            raise WorkerError(
+                f"a worker process died {_TRIES} times at this task, at last {how}: {item}. "
+                "Killed for memory? Use smaller --shard-bytes"
+            )
 
 
-def _stop(executor: futures.ProcessPoolExecutor) -> None:
-    """Stop an executor at once; tasks leave nothing behind that a later run could mistake."""
-    workers = list((executor._processes or {}).values())
-    executor.shutdown(wait=False, cancel_futures=True)
-    for worker in workers:
-        worker.terminate()
-    for worker in workers:
-        worker.join()
+@dataclass
+class _Hand:
+    """A worker, and the items that it was sent and has not answered: the first is the one it is at."""
 
-
-_task: Callable[[Any], Any] | None = None
-
-
-def _start_worker(task: Callable[[Any], Any], parent: int) -> None:
-    """Set a worker up: it holds the task once, leaves Ctrl-C to the driver, and ends with it."""
-    global _task
-    _task = task
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    # A worker of a driver that was killed would otherwise wait for its next task for ever.
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
-
-def _run_task(item: Any) -> Any:
-    assert _task is not None
-    return _task(item)
+    worker: Worker
+    items: deque[tuple[int, Any]] = field(default_factory=deque)
