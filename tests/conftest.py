@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,12 @@ from mtsft_preproc.config import PreprocessConfig
 ROOT = Path(__file__).parents[1]
 TOKENIZER = ROOT / "examples" / "tokenizer"
 SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let nothing come from, or stay in, the cache of whoever runs the tests."""
+    os.environ["MTSFT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

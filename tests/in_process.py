@@ -1,26 +1,44 @@
-"""Loads tokenizers in the process of the test: one of its own costs a second each time."""
+"""Loads, opens and plans in the process of the test: one of its own costs a second each time."""
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
-from mtsft_preproc.tokenization import ResolvedTokenizer, TokenizerLoading, load_tokenizer
+from mtsft_preproc.config import PreprocessConfig
+from mtsft_preproc.engines import make_engine
+from mtsft_preproc.plan import Plan, make_plan
+from mtsft_preproc.tokenization import (
+    Encoder,
+    ResolvedTokenizer,
+    TokenizerLoading,
+    load_tokenizer,
+    open_encoder,
+)
 
-__all__ = ["InProcess"]
+__all__ = ["InProcess", "encoder_of", "plan_of"]
+
+
+def encoder_of(tokenizer: ResolvedTokenizer) -> Encoder:
+    """Return the reference for a tokenizer."""
+    with tempfile.TemporaryDirectory() as folder:
+        return open_encoder(tokenizer.save(Path(folder)))
+
+
+def plan_of(config: PreprocessConfig) -> Plan:
+    """Return the plan of a run."""
+    return make_plan(config, make_engine("serial", 1))
 
 
 class InProcess(TokenizerLoading):
     """Takes the place of ``TokenizerLoading`` where that is patched in."""
 
-    def __init__(self, path: str, adjustment: Any, use_fast: bool, trust: bool, after: Any = None) -> None:
+    def __init__(self, path: str, adjustment: Any, use_fast: bool, trust: bool) -> None:
         self._tokenizer = load_tokenizer(path, adjustment, use_fast=use_fast, trust_remote_code=trust)
-        self._after = after
 
     def result(self) -> ResolvedTokenizer:
         return self._tokenizer
-
-    def afterwards(self) -> Any:
-        return self._after(self._tokenizer)
 
     def __exit__(self, *_: object) -> None:
         pass

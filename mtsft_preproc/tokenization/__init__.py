@@ -1,5 +1,6 @@
 """Tokenizer folders -> encoders: batches of text in, one flat array of ids out."""
 
+from mtsft_preproc.tokenization.cache import CACHE_VARIABLE
 from mtsft_preproc.tokenization.child import TokenizerLoading
 from mtsft_preproc.tokenization.choice import (
     ENCODERS,
@@ -14,8 +15,10 @@ from mtsft_preproc.tokenization.encoders import (
     EncoderDiffers,
     FastEncoder,
     FlatIds,
+    PiecedIds,
     SpannedIds,
     open_encoder,
+    shared_encoder,
 )
 from mtsft_preproc.tokenization.load import check_folder, load_tokenizer
 from mtsft_preproc.tokenization.proof import Proof, prove
@@ -24,6 +27,7 @@ from mtsft_preproc.tokenization.spec import AddedToken, Adjustment, ResolvedToke
 from mtsft_preproc.tokenization.special_text import SpecialText
 
 __all__ = [
+    "CACHE_VARIABLE",
     "ENCODERS",
     "REFERENCE",
     "AddedToken",
@@ -34,6 +38,7 @@ __all__ = [
     "EncoderDiffers",
     "FastEncoder",
     "FlatIds",
+    "PiecedIds",
     "Proof",
     "RememberingEncoder",
     "ResolvedTokenizer",
@@ -47,4 +52,5 @@ __all__ = [
     "load_tokenizer",
     "open_encoder",
     "prove",
+    "shared_encoder",
 ]

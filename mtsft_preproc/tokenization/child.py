@@ -1,4 +1,4 @@
-"""Loads a tokenizer in a process of its own.
+"""Loads a tokenizer in a process of its own, or takes it from the cache.
 
 transformers takes a second to import (several where torch is installed) and a hundred MB and more that
 are never given back. A child process takes both: it works while the driver looks at the inputs, and ends.
@@ -11,22 +11,16 @@ import pickle
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from mtsft_preproc.errors import MtsftError, TokenizerError
+from mtsft_preproc.interpreter import start_python
+from mtsft_preproc.tokenization.cache import TokenizerKey, cached_tokenizer, keep_tokenizer
 from mtsft_preproc.tokenization.load import load_tokenizer
 from mtsft_preproc.tokenization.spec import Adjustment, ResolvedTokenizer
 
 __all__ = ["TokenizerLoading"]
-
-#: Without the current folder on the path: what lies there is data, not code.
-_START = (
-    "import sys; sys.path[:] = [entry for entry in sys.path if entry]\n"
-    "from mtsft_preproc.tokenization.child import run_child; run_child()"
-)
 
 
 class TokenizerLoading:
@@ -37,31 +31,28 @@ class TokenizerLoading:
         adjustment: What the chat format changes.
         use_fast: Whether to take the Rust tokenizer.
         trust_remote_code: Whether the folder's own Python code may run.
-        after: Called with the tokenizer in that process; see :meth:`afterwards`.
     """
 
-    def __init__(
-        self,
-        path: str,
-        adjustment: Adjustment,
-        use_fast: bool,
-        trust_remote_code: bool,
-        after: Callable[[ResolvedTokenizer], Any] | None = None,
-    ) -> None:
+    _process: subprocess.Popen[bytes] | None = None
+
+    def __init__(self, path: str, adjustment: Adjustment, use_fast: bool, trust_remote_code: bool) -> None:
         self._path = path
-        home = str(Path(__file__).parents[2])
-        search = os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH")])])
+        self._settings = adjustment, use_fast
+        self._key = None if trust_remote_code else TokenizerKey.of(path, adjustment, use_fast)
+        self._found = None if self._key is None else cached_tokenizer(self._key)
+        if self._found is not None:
+            return
         # A file: a pipe that nobody reads would fill, and stop the process.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _START],
+        self._process = start_python(
+            "from mtsft_preproc.tokenization.child import run_child; run_child()",
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env={**os.environ, "PYTHONPATH": search},
         )
+        assert self._process is not None
         assert self._process.stdin is not None
-        pickle.dump((path, adjustment, use_fast, trust_remote_code, after), self._process.stdin)
+        pickle.dump((path, adjustment, use_fast, trust_remote_code), self._process.stdin)
         self._process.stdin.close()
 
     def result(self) -> ResolvedTokenizer:
@@ -70,21 +61,18 @@ class TokenizerLoading:
         Raises:
             TokenizerError: It can't be loaded.
         """
-        found: ResolvedTokenizer = self._next()
-        return found
+        if self._found is None:
+            self._found = self._received()
+            # A file that changed meanwhile may have been read before or after that.
+            if self._key is not None and self._key == TokenizerKey.of(self._path, *self._settings):
+                keep_tokenizer(self._key, self._found)
+        return self._found
 
-    def afterwards(self) -> Any:
-        """Wait for what ``after`` returned; to be called behind :meth:`result`.
-
-        Raises:
-            MtsftError: What it raised.
-        """
-        return self._next()
-
-    def _next(self) -> Any:
+    def _received(self) -> ResolvedTokenizer:
+        assert self._process is not None
         assert self._process.stdout is not None
         try:
-            found = pickle.load(self._process.stdout)
+            found: ResolvedTokenizer | MtsftError = pickle.load(self._process.stdout)
         except (EOFError, pickle.UnpicklingError):
             code = self._process.wait()
             self._errors.seek(0)
@@ -105,6 +93,8 @@ class TokenizerLoading:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._process is None:
+            return
         if self._process.poll() is None:
             self._process.kill()
         for stream in (self._process.stdin, self._process.stdout, self._errors):
@@ -114,8 +104,8 @@ class TokenizerLoading:
 
 
 def run_child() -> None:
-    """Be the child: settings come in; out go the tokenizer, and what ``after`` makes of it."""
-    path, adjustment, use_fast, trust_remote_code, after = pickle.load(sys.stdin.buffer)
+    """Be the child: settings come in, the tokenizer goes out."""
+    path, adjustment, use_fast, trust_remote_code = pickle.load(sys.stdin.buffer)
     # A tokenizer's own code may print; what goes to the driver is the result alone.
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -123,11 +113,9 @@ def run_child() -> None:
         # transformers imports torch where it finds it: seconds, for which a tokenizer has no use.
         sys.modules["torch"] = None  # type: ignore[assignment]
     with channel:
+        found: Any
         try:
             found = load_tokenizer(path, adjustment, use_fast=use_fast, trust_remote_code=trust_remote_code)
-            pickle.dump(found, channel)
-            channel.flush()
-            if after is not None:
-                pickle.dump(after(found), channel)
         except MtsftError as error:
-            pickle.dump(error, channel)
+            found = error
+        pickle.dump(found, channel)

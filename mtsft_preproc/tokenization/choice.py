@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from mtsft_preproc.errors import SettingsError
+from mtsft_preproc.tokenization.cache import cached_json, keep_json
 from mtsft_preproc.tokenization.encoders.fast import CHECKED_SHARE
 from mtsft_preproc.tokenization.encoders.libraries import LIBRARIES, REFERENCE, version_of
 from mtsft_preproc.tokenization.proof import Proof, prove
@@ -19,9 +20,9 @@ ENCODERS = ("auto", REFERENCE, *LIBRARIES)
 #: The library that ``auto`` takes where it may.
 _FIRST = "fastokens"
 #: A fast library pays from so many bytes of input on for each byte of the tokenizer's own file. It takes
-#: 0.16 s of CPU to load each MB of a ``tokenizer.json`` (three times as long as the reference), in each of
-#: two workers and for the proof; the reference then takes 0.35 s for each MB of text.
-_PAYS = 2
+#: 0.16 s of CPU to load each MB of a ``tokenizer.json`` (three times as long as the reference), once for
+#: all workers, and as long to prove it the first time; the reference takes 0.35 s for each MB of text.
+_PAYS = 1
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def choose_encoder(spec: TokenizerSpec, name: str, bytes_of_input: int) -> Encod
     """Choose the encoder; compares a fast library with the reference before it is taken.
 
     ``auto`` takes the fast library where it is installed, proven for this tokenizer, and loaded in less
-    time than it saves on the input that there is.
+    time than it saves on the input that there is. A proof that succeeded is kept in the cache.
 
     Args:
         spec: The tokenizer; its file must be there.
@@ -87,7 +88,7 @@ def choose_encoder(spec: TokenizerSpec, name: str, bytes_of_input: int) -> Encod
         if bytes_of_input < least:
             why = f"{library} pays from {least:,} bytes of input on; there are {bytes_of_input:,}"
             return EncoderChoice(REFERENCE, None, why)
-    proof = prove(spec, library)
+    proof = _proof(spec, library)
     if proof.ok:
         why = f"{proof.texts:,} texts with {proof.ids:,} ids are encoded as by the reference"
         return EncoderChoice(library, proof, why)
@@ -97,6 +98,18 @@ def choose_encoder(spec: TokenizerSpec, name: str, bytes_of_input: int) -> Encod
             f"{_others(name)}"
         )
     return EncoderChoice(REFERENCE, proof, f"{library} is not taken: {proof.reason}")
+
+
+def _proof(spec: TokenizerSpec, library: str) -> Proof:
+    """Return what comparing a library with the reference comes to, or came to in an earlier run."""
+    key = "proof", spec.backend, spec.sha256, library, version_of(library)
+    known = cached_json(*key)
+    if known is not None:
+        return Proof(**known)
+    proof = prove(spec, library)
+    if proof.ok:
+        keep_json(asdict(proof), *key)
+    return proof
 
 
 def _others(name: str) -> str:

@@ -86,7 +86,7 @@ def _load_transformers(
     path: str, adjustment: Adjustment, use_fast: bool, trust_remote_code: bool
 ) -> ResolvedTokenizer:
     tokenizer = open_transformers(path, use_fast, trust_remote_code)
-    new_tokens = _adjust(tokenizer, adjustment)
+    new_tokens, vocab = _adjust(tokenizer, adjustment)
     fast = bool(getattr(tokenizer, "is_fast", False))
     added = tuple(
         AddedToken(
@@ -108,7 +108,7 @@ def _load_transformers(
         file=path,
         sha256=content_hash(payload) if payload is not None else _folder_hash(Path(path)),
         # Ids may have holes; the embedding needs a row for the highest.
-        vocab_size=max(len(tokenizer), 1 + max(tokenizer.get_vocab().values())),
+        vocab_size=max(len(tokenizer), 1 + max(vocab.values())),
         bos_id=tokenizer.bos_token_id,
         eos_id=tokenizer.eos_token_id,
         pad_id=tokenizer.pad_token_id,
@@ -156,9 +156,10 @@ def open_transformers(path: str, use_fast: bool, trust_remote_code: bool) -> Any
         ) from error
 
 
-def _adjust(tokenizer: Any, adjustment: Adjustment) -> list[str]:
-    """Adjust a transformers tokenizer in place; return the tokens new to its vocabulary."""
-    before = set(tokenizer.get_vocab())
+def _adjust(tokenizer: Any, adjustment: Adjustment) -> tuple[list[str], dict[str, int]]:
+    """Adjust a transformers tokenizer in place; return the tokens new to its vocabulary, and that."""
+    vocab: dict[str, int] = tokenizer.get_vocab()
+    needed = {adjustment.eos or _DEFAULT_EOS, *adjustment.special}
     if adjustment.eos is not None:
         tokenizer.add_special_tokens({"eos_token": adjustment.eos})
     if tokenizer.eos_token_id is None:
@@ -168,7 +169,10 @@ def _adjust(tokenizer: Any, adjustment: Adjustment) -> list[str]:
     if adjustment.special:
         # As tokens, not as the list of "additional" ones, which transformers 5 renamed and replaces.
         tokenizer.add_tokens(list(adjustment.special), special_tokens=True)
-    return sorted(set(tokenizer.get_vocab()) - before)
+    if needed <= vocab.keys():
+        return [], vocab  # Asking for a large vocabulary again takes a tenth of a second.
+    grown: dict[str, int] = tokenizer.get_vocab()
+    return sorted(grown.keys() - vocab.keys()), grown
 
 
 def _added_around(tokenizer: Any, path: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -201,9 +205,10 @@ def _normalizes(payload: bytes, added: tuple[AddedToken, ...]) -> bool:
 
     Prepending and replacing a space (the SentencePiece families) make no control token of other text.
     """
+    if not any(token.special and token.normalized for token in added):
+        return False
     kinds = set(re.findall(r'"type":\s*"([A-Za-z]+)"', json.dumps(json.loads(payload)["normalizer"])))
-    changes = kinds - {"Sequence", "Prepend", "Replace"}
-    return bool(changes) and any(token.special and token.normalized for token in added)
+    return bool(kinds - {"Sequence", "Prepend", "Replace"})
 
 
 def _folder_hash(folder: Path) -> str:

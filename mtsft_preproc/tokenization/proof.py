@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from mtsft_preproc.tokenization.encoders import EncoderDiffers, FastEncoder
+from mtsft_preproc.tokenization.encoders import EncoderDiffers, FastEncoder, shared_encoder
 from mtsft_preproc.tokenization.encoders.libraries import is_failure, version_of
 from mtsft_preproc.tokenization.probes import probe_texts
 from mtsft_preproc.tokenization.spec import TokenizerSpec
@@ -56,7 +56,8 @@ class Proof:
 def prove(spec: TokenizerSpec, library: str = "fastokens") -> Proof:
     """Compare a fast library with the reference on texts made for it, ids and spans.
 
-    Never raises for what the library does: it may lack, refuse the tokenizer, or panic.
+    Never raises for what the library does: it may lack, refuse the tokenizer, or panic. The encoder is
+    this process's shared one.
 
     Args:
         spec: The tokenizer; its file must be there.
@@ -72,11 +73,12 @@ def prove(spec: TokenizerSpec, library: str = "fastokens") -> Proof:
     if not version:
         return failed(f"the package {library} is not installed")
     try:
-        encoder = FastEncoder(spec, library)
+        encoder = shared_encoder(spec, library)
     except BaseException as error:
         if not is_failure(error):
             raise
         return failed(f"it can't read the tokenizer: {type(error).__name__}: {error}")
+    assert isinstance(encoder, FastEncoder)
     step = max(1, spec.vocab_size // _TOKENS)
     texts_of = encoder.reference.texts_of
     texts = probe_texts(

@@ -45,7 +45,10 @@ class SpecialText:
         Raises:
             RecordError: ``special-token``: the text holds a mark, which would be taken for ours.
         """
-        if not any(start in text for start in self._starts):
+        for start in self._starts:
+            if start in text:
+                break
+        else:
             return None
         found = None
         for match in self._regex.finditer(text):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +23,9 @@ from mtsft_preproc.tokenization import (
     open_encoder,
     proof,
     prove,
+    shared_encoder,
 )
-from mtsft_preproc.tokenization.encoders import RustEncoder
+from mtsft_preproc.tokenization.encoders import RustEncoder, opening
 from mtsft_preproc.tokenization.encoders.libraries import LIBRARIES, Fastokens
 from mtsft_preproc.tokenization.merges import join_merges
 from mtsft_preproc.tokenization.probes import probe_texts
@@ -31,6 +33,12 @@ from mtsft_preproc.tokenization.probes import probe_texts
 pytest.importorskip("fastokens")
 
 MUCH = 1 << 30
+
+
+@pytest.fixture(autouse=True)
+def _none_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test have the encoder of another."""
+    monkeypatch.setattr(opening._shared, "encoders", {})
 
 
 @pytest.fixture(scope="module")
@@ -134,10 +142,10 @@ def test_choices(spec: TokenizerSpec) -> None:
     assert (much.name, much.proof is not None and much.proof.ok) == ("fastokens", True)
     assert much == choose_encoder(spec, "fastokens", 0) == pickle.loads(pickle.dumps(much))
     size = Path(spec.file).stat().st_size
-    assert choose_encoder(spec, "auto", 2 * size).name == "fastokens"
-    little = choose_encoder(spec, "auto", 2 * size - 1)
+    assert choose_encoder(spec, "auto", size).name == "fastokens"
+    little = choose_encoder(spec, "auto", size - 1)
     assert (little.name, little.proof) == ("reference", None)
-    assert little.why == f"fastokens pays from {2 * size:,} bytes of input on; there are {2 * size - 1:,}"
+    assert little.why == f"fastokens pays from {size:,} bytes of input on; there are {size - 1:,}"
     with pytest.raises(SettingsError, match="no encoder 'x'; expected one of auto, reference, fastokens"):
         choose_encoder(spec, "x", 0)
     json.dumps([much.describe(), little.describe()])
@@ -188,3 +196,13 @@ def test_joined_merges_are_the_same_merges(tokenizer_folder: Path, spec: Tokeniz
 def test_merges_that_can_not_be_joined(merge: list[str]) -> None:
     payload = json.dumps({"model": {"merges": [["a", "b"], merge]}}).encode()
     assert join_merges(payload) == payload
+
+
+def test_a_thread_has_an_encoder_of_its_own(tokenizer_folder: Path, tmp_path: Path) -> None:
+    spec = load_tokenizer(str(tokenizer_folder)).save(tmp_path)
+    own = shared_encoder(spec)
+    assert shared_encoder(spec) is own
+    with ThreadPoolExecutor(1) as threads:
+        other = threads.submit(shared_encoder, spec).result()
+    assert other is not own
+    assert shared_encoder(spec) is own

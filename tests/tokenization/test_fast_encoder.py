@@ -7,7 +7,6 @@ import pickle
 import random
 import subprocess
 import sys
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizer
 
 from mtsft_preproc.tokenization import AddedToken as SpecToken
 from mtsft_preproc.tokenization import (
-    Encoder,
     EncoderDiffers,
     FastEncoder,
     FlatIds,
@@ -83,6 +81,66 @@ texts_of_parts = st.lists(
 def test_ids_and_spans_are_the_references(bundled: FastEncoder, texts: list[str]) -> None:
     same(bundled.encode(texts), bundled.reference.encode(texts))
     same(bundled.encode_spans(texts), bundled.reference.encode_spans(texts))
+
+
+def counted(encoder: FastEncoder, texts: list[list[str]]) -> tuple[list[int], list[int], list[int]]:
+    """Count the tokens of pieces one by one, by the reference's spans."""
+    ids: list[int] = []
+    started: list[int] = []
+    ended: list[int] = []
+    for pieces in texts:
+        found = encoder.reference.encode_spans(["".join(pieces)])
+        spans = list(zip(found.starts.tolist(), found.ends.tolist(), strict=True))
+        for number in range(1, len(pieces) + 1):
+            end = len("".join(pieces[:number]))
+            is_last = number == len(pieces)
+            started.append(len(ids) + sum(is_last or start < end for start, _ in spans))
+            ended.append(len(ids) + sum(is_last or max(start, stop - 1) < end for start, stop in spans))
+        ids += found.ids.tolist()
+    return ids, started, ended
+
+
+def check_pieces(encoder: FastEncoder, texts: list[list[str]]) -> None:
+    found = encoder.encode_pieces(texts)
+    assert (found.ids.tolist(), found.started.tolist(), found.ended.tolist()) == counted(encoder, texts)
+    assert (
+        found.offsets.tolist()
+        == encoder.reference.encode(["".join(text) for text in texts]).offsets.tolist()
+    )
+
+
+texts_in_pieces = st.lists(
+    st.lists(
+        st.lists(st.sampled_from(PARTS) | st.characters(codec="utf-8"), max_size=3).map("".join),
+        min_size=1,
+        max_size=5,
+    ),
+    max_size=5,
+)
+
+
+@given(texts=texts_in_pieces)
+@settings(deadline=None, max_examples=150)
+def test_tokens_of_pieces_are_the_references(bundled: FastEncoder, texts: list[list[str]]) -> None:
+    bundled.start()
+    check_pieces(bundled, texts)
+    check_pieces(bundled, [["a", "b "], ["c"], *texts, ["d"]])
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_tokens_of_pieces_of_real_tokenizers(
+    shared: Path, real: Callable[[Path], FastEncoder], name: str
+) -> None:
+    encoder = real(shared / "tokenizers" / name)
+    rng = random.Random(name)
+    parts = [*PARTS, *(token.text for token in encoder.spec.added[-12:])]
+    check_pieces(
+        encoder,
+        [
+            ["".join(rng.choices(parts, k=rng.randrange(4))) for _ in range(rng.randrange(1, 6))]
+            for _ in range(400)
+        ],
+    )
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -258,19 +316,32 @@ def test_a_prepended_byte_level_space_is_for_the_reference(made: Callable[[str],
 # What is checked while it runs.
 
 
+SPREAD = 0x9E3779B97F4A7C15
+
+
+def in_sample(ids: list[int]) -> bool:
+    """Return whether a text with these ids is in the sample, reckoned without arrays."""
+    found = (len(ids) + 1) * SPREAD
+    if ids:
+        found += sum(ids[len(ids) * part // 8] * SPREAD ** (part + 1) for part in range(8))
+    return (found * SPREAD % 2**64 >> 32) % CHECKED_SHARE == 0
+
+
 def test_the_sample_depends_on_content_alone(bundled: FastEncoder) -> None:
-    texts = [f"text {number}, é" for number in range(4000)]
-    chosen = [number for number, text in enumerate(texts) if zlib.crc32(text.encode()) % CHECKED_SHARE == 0]
-    assert 5 < len(chosen) < 40
+    texts = [f"text {number * 7919 % 100_000}, é" * (number % 3) for number in range(12_000)]
+    flat = bundled.reference.encode(texts)
+    chosen = [number for number, ids in enumerate(np.split(flat.ids, flat.offsets[1:-1]))
+              if in_sample(ids.tolist())]  # fmt: skip
+    assert 8 < len(chosen) < 32  # 8,000 texts that are not empty
     expected = len({*chosen, *range(CHECKED_FIRST)})
-    for batch in (1, 7, 4000):
+    for batch in (1, 7, 12_000):
         bundled.start()
         for at in range(0, len(texts), batch):
             bundled.encode(texts[at : at + batch])
-        assert (bundled.texts, bundled.checked) == (4000, expected)
+        assert (bundled.texts, bundled.checked) == (12_000, expected)
     bundled.start()
     bundled.encode_spans(texts)
-    assert (bundled.texts, bundled.checked) == (4000, expected)
+    assert (bundled.texts, bundled.checked) == (12_000, expected)
 
 
 class Wrong(Fastokens):
@@ -301,19 +372,24 @@ def wrong(bundled: FastEncoder, monkeypatch: pytest.MonkeyPatch) -> FastEncoder:
     return FastEncoder(bundled.spec, "wrong")
 
 
-def sampled(start: str) -> str:
-    """Return a text that is in the sample."""
+def sampled(encoder: FastEncoder, start: str) -> str:
+    """Return a text that is in the sample, by the ids that the library gives."""
     texts = (f"{start} {number}" for number in range(100_000))
-    return next(text for text in texts if zlib.crc32(text.encode()) % CHECKED_SHARE == 0)
+    return next(text for text in texts if in_sample(encoder._fast.encode([text]).ids.tolist()))
 
 
-@pytest.mark.parametrize("method", ["encode", "encode_spans"])
-def test_a_difference_is_found_and_travels(wrong: FastEncoder, method: str) -> None:
-    encode = getattr(wrong, method)
-    encode(["a"] * CHECKED_FIRST)
-    text = sampled("wrong")
+def test_a_difference_of_spans_is_found(wrong: FastEncoder) -> None:
+    wrong.encode(["a"] * CHECKED_FIRST)
+    with pytest.raises(EncoderDiffers):
+        wrong.encode_spans(["fine", sampled(wrong, "wrong"), "fine"])
+
+
+def test_a_difference_is_found_and_travels(wrong: FastEncoder) -> None:
+    wrong.encode(["a"] * CHECKED_FIRST)
+    text = sampled(wrong, "wrong")
+    wrong.encode(["fine", text, "fine"])
     with pytest.raises(EncoderDiffers) as caught:
-        encode(["fine", text, "fine"])
+        wrong.settle()
     right = wrong.reference.encode([text]).ids
     difference = caught.value.difference
     assert difference.encoder == "wrong"
@@ -327,15 +403,31 @@ def test_a_difference_is_found_and_travels(wrong: FastEncoder, method: str) -> N
 
 
 def test_the_first_texts_are_checked(wrong: FastEncoder) -> None:
+    wrong.encode(["a", "wrong"])
     with pytest.raises(EncoderDiffers):
-        wrong.encode(["a", "wrong"])
+        wrong.settle()
     wrong.start()
     wrong.encode(["a"] * CHECKED_FIRST)
-    assert zlib.crc32(b"wrong") % CHECKED_SHARE
+    assert not in_sample(wrong._fast.encode(["wrong"]).ids.tolist())
+    wrong.encode(["wrong"])
+    wrong.settle()
+    wrong.start()
+    wrong.encode(["wrong"])
+    with pytest.raises(EncoderDiffers):
+        wrong.settle()
+
+
+def test_texts_of_the_sample_do_not_pile_up(wrong: FastEncoder) -> None:
+    text = sampled(wrong, "fine")
+    wrong.encode([sampled(wrong, "wrong")])
+    with pytest.raises(EncoderDiffers):
+        wrong.encode([text] * 100)
+
+
+def test_what_is_due_is_forgotten_with_a_new_start(wrong: FastEncoder) -> None:
     wrong.encode(["wrong"])
     wrong.start()
-    with pytest.raises(EncoderDiffers):
-        wrong.encode(["wrong"])
+    wrong.settle()
 
 
 def test_a_span_that_is_not_the_references(bundled: FastEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,19 +443,53 @@ def test_a_span_that_is_not_the_references(bundled: FastEncoder, monkeypatch: py
         bundled.encode_spans(["a b"])
 
 
+def test_tokens_of_pieces_that_are_not_the_references(
+    bundled: FastEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert bundled._byte_spans is not None
+    right = bundled._byte_spans.count
+
+    def wrong(*given: Any) -> Any:
+        known, found = right(*given)
+        return known, found._replace(started=found.started - 1)
+
+    monkeypatch.setattr(bundled._byte_spans, "count", wrong)
+    bundled.start()
+    with pytest.raises(EncoderDiffers, match="border 0 is 0, the reference's 1"):
+        bundled.encode_pieces([["a", " b"]])
+
+
+def test_pieces_have_their_ids_checked(wrong: FastEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Ids that the bytes of the text don't show to be wrong: those of the reference are others here.
+    text = sampled(wrong, "fine")
+    right = RustEncoder.encode
+    wrong.start()
+    wrong.encode_pieces([["a"]] * CHECKED_FIRST)
+    wrong.settle()
+    monkeypatch.setattr(
+        RustEncoder,
+        "encode",
+        lambda self, texts: FlatIds((found := right(self, texts)).ids + 1, found.offsets),
+    )
+    wrong.encode_pieces([["no", "sample"]])
+    wrong.settle()
+    wrong.encode_pieces([["fine"], [text[:3], text[3:]], ["fine"]])
+    with pytest.raises(EncoderDiffers):
+        wrong.settle()
+
+
+def test_pieces_that_do_not_sum_up_are_the_references(wrong: FastEncoder) -> None:
+    wrong.encode(["a"] * CHECKED_FIRST)
+    with pytest.raises(EncoderDiffers):
+        wrong.encode_pieces([["fine"], ["wrong"], ["fine"]])
+
+
 def test_a_failure_names_its_text(wrong: FastEncoder) -> None:
     with pytest.raises(EncoderDiffers, match="PanicException: index out of bounds") as caught:
         wrong.encode(["fine", "a panic", "fine"])
     assert caught.value.difference.text == "a panic"
     with pytest.raises(KeyboardInterrupt):
         wrong.encode(["stop"])
-
-
-def test_references_are_opened_late(bundled: FastEncoder) -> None:
-    encoder = FastEncoder(bundled.spec)
-    assert "reference" not in vars(encoder)
-    encoder.encode(["a"])
-    assert isinstance(encoder.reference, Encoder)
 
 
 CHILD = """

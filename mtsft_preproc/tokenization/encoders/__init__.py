@@ -1,9 +1,9 @@
 """Encoder back ends behind one small interface."""
 
-from mtsft_preproc.tokenization.encoders.base import Encoder, FlatIds, SpannedIds
+from mtsft_preproc.tokenization.encoders.base import Encoder, FlatIds, PiecedIds, SpannedIds
 from mtsft_preproc.tokenization.encoders.difference import Difference, EncoderDiffers
 from mtsft_preproc.tokenization.encoders.fast import FastEncoder
-from mtsft_preproc.tokenization.encoders.opening import open_encoder
+from mtsft_preproc.tokenization.encoders.opening import open_encoder, shared_encoder
 from mtsft_preproc.tokenization.encoders.pieces import SentencePieceEncoder
 from mtsft_preproc.tokenization.encoders.python import TransformersEncoder
 from mtsft_preproc.tokenization.encoders.rust import RustEncoder
@@ -14,9 +14,11 @@ __all__ = [
     "EncoderDiffers",
     "FastEncoder",
     "FlatIds",
+    "PiecedIds",
     "RustEncoder",
     "SentencePieceEncoder",
     "SpannedIds",
     "TransformersEncoder",
     "open_encoder",
+    "shared_encoder",
 ]

@@ -14,7 +14,7 @@ from mtsft_preproc.errors import RecordError
 from mtsft_preproc.tokenization.spec import TokenizerSpec
 from mtsft_preproc.tokenization.special_text import count_marks
 
-__all__ = ["SPACES", "Encoder", "FlatIds", "SpannedIds", "to_pairs"]
+__all__ = ["SPACES", "Encoder", "FlatIds", "PiecedIds", "SpannedIds", "to_pairs"]
 
 #: Tokens that are a space alone, as the two families write it.
 SPACES = ("\u2581", "\u0120")
@@ -62,6 +62,63 @@ class SpannedIds(NamedTuple):
     ends: npt.NDArray[np.int32]
 
 
+class PiecedIds(NamedTuple):
+    """The ids of many texts that are given in pieces, and which tokens lie in which piece.
+
+    The pieces of all texts are counted in one row, and so are their tokens. The last piece of a text
+    reaches to its last token. A token across the end of a piece has started there, but not ended.
+
+    Attributes:
+        ids: int32, shape (N,).
+        offsets: int64, shape (T+1,): text t has the tokens ``offsets[t]`` to ``offsets[t+1]``.
+        started: int64, shape (P,): the tokens that start in front of the end of each piece.
+        ended: int64, shape (P,): the tokens of which the last character stands in front of it.
+    """
+
+    ids: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int64]
+    started: npt.NDArray[np.int64]
+    ended: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, found: SpannedIds, texts: Sequence[Sequence[str]]) -> PiecedIds:
+        """Count the tokens of texts whose pieces are ``texts``."""
+        counts = np.fromiter(map(len, texts), np.int64, len(texts))
+        lengths = map(len, itertools.chain.from_iterable(texts))
+        ends = np.cumsum(np.fromiter(lengths, np.int64, int(counts.sum())))
+        first = np.concatenate([[0], ends])[np.cumsum(counts) - counts]
+        shift = np.repeat(first, np.diff(found.offsets))
+        starts = found.starts + shift
+        lasts = np.maximum(found.ends + shift - 1, starts)
+        started, ended = starts.searchsorted(ends), lasts.searchsorted(ends)
+        return cls.closed(FlatIds(found.ids, found.offsets), counts, started, ended)
+
+    @classmethod
+    def closed(
+        cls,
+        flat: FlatIds,
+        counts: npt.NDArray[np.int64],
+        started: npt.NDArray[np.int64],
+        ended: npt.NDArray[np.int64],
+    ) -> PiecedIds:
+        """Keep what was counted within each text: a token without characters may stand between two.
+
+        Args:
+            flat: The tokens.
+            counts: int64, shape (T,): how many pieces each text has.
+            started: As :attr:`started`, but that tokens at the end of a text are missing, here and in what
+                follows; is written to.
+            ended: The same.
+        """
+        filled = counts > 0
+        lasts = (np.cumsum(counts) - 1)[filled]
+        floor = np.repeat(flat.offsets[:-1], counts)
+        for column in (started, ended):
+            np.maximum(column, floor, out=column)
+            column[lasts] = flat.offsets[1:][filled]
+        return cls(*flat, started, ended)
+
+
 class Encoder(ABC):
     """Turns texts into ids; adds nothing at either end.
 
@@ -96,6 +153,16 @@ class Encoder(ABC):
         Raises:
             TokenizerError: The tokenizer can't say which.
         """
+
+    def encode_pieces(self, texts: Sequence[Sequence[str]]) -> PiecedIds:
+        """Give the ids of :meth:`encode` for texts in pieces, and how many tokens each piece has.
+
+        That is less than :meth:`encode_spans` tells, and a fast encoder is quicker to say it.
+
+        Raises:
+            TokenizerError: The tokenizer can't say it.
+        """
+        return PiecedIds.of(self.encode_spans(["".join(pieces) for pieces in texts]), texts)
 
     @abstractmethod
     def encode_marked_spans(self, text: str) -> SpannedIds:

@@ -9,8 +9,10 @@ that two errors can't cancel each other.
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from mtsft_preproc.tokenization.encoders.base import SPACES, FlatIds
+from mtsft_preproc.tokenization.encoders.base import SPACES, FlatIds, PiecedIds
 
 __all__ = ["ByteSpans", "read_byte_spans"]
 
@@ -63,18 +65,8 @@ class ByteSpans:
             ends: int64, shape (N,).
         """
         characters, sizes, character_of = _measure(texts)
-        lengths = self._lengths[flat.ids]
-        if self._prepends and len(lengths):
-            lengths -= self._first_of_parts(flat)
-        sums = np.concatenate([[0], np.cumsum(lengths)])
-        known = np.diff(sums[flat.offsets]) == sizes
-        if self._composes:
-            normal = [text.isascii() or unicodedata.is_normalized("NFC", text) for text in texts]
-            known &= np.array(normal, np.bool_)
+        known, lengths, sums = self._lay(texts, flat, sizes)
         counts = np.diff(flat.offsets)
-        if not known.all():
-            lengths = np.where(np.repeat(known, counts), lengths, 0)
-            sums = np.concatenate([[0], np.cumsum(lengths)])
         # From tokens laid side by side to where they lie: those of texts not known have no bytes there.
         shifts = np.cumsum(sizes) - sizes - sums[flat.offsets[:-1]]
         begins = sums[:-1] + np.repeat(shifts, counts)
@@ -86,6 +78,57 @@ class ByteSpans:
             ends = np.where(lengths > 0, character_of[stops - 1] + 1, starts)
         base = np.repeat(np.cumsum(characters) - characters, counts)
         return known, starts - base, ends - base
+
+    def count(
+        self, texts: list[str], pieces: Sequence[Sequence[str]], flat: FlatIds
+    ) -> tuple[_Mask, PiecedIds]:
+        """Count the tokens of the pieces of texts; no character has to be looked up for that.
+
+        Args:
+            texts: T texts.
+            pieces: The same, in pieces.
+            flat: Their N tokens.
+
+        Returns:
+            known: bool, shape (T,): whether the tokens of each text could be counted.
+            pieced: What was counted; of no meaning in other texts.
+        """
+        counts = np.fromiter(map(len, pieces), np.int64, len(pieces))
+        ends = _sums(_sizes(texts, pieces, counts))
+        upto = np.cumsum(counts)
+        begins = ends[upto - counts]
+        known, _, sums = self._lay(texts, flat, ends[upto] - begins)
+        places = ends[1:] + np.repeat(sums[flat.offsets[:-1]] - begins, counts)
+        # Token n reaches from sums[n] to sums[n + 1]: where none starts at a place, one lies across it.
+        started = np.minimum(sums.searchsorted(places), len(flat.ids))
+        ended = started - (sums[started] > places)
+        return known, PiecedIds.closed(flat, counts, started, ended)
+
+    def _lay(self, texts: list[str], flat: FlatIds, sizes: _Array) -> tuple[_Mask, _Array, _Array]:
+        """Lay tokens side by side.
+
+        Args:
+            texts: T texts.
+            flat: Their N tokens.
+            sizes: int64, shape (T,): bytes of each text.
+
+        Returns:
+            known: bool, shape (T,): whether the tokens of each text lie so.
+            lengths: int64, shape (N,): bytes of each token; 0 in other texts.
+            sums: int64, shape (N+1,): where each token starts, and where the last one ends.
+        """
+        lengths = self._lengths[flat.ids]
+        if self._prepends and len(lengths):
+            lengths -= self._first_of_parts(flat)
+        sums = _sums(lengths)
+        known = np.diff(sums[flat.offsets]) == sizes
+        if self._composes:
+            normal = [text.isascii() or unicodedata.is_normalized("NFC", text) for text in texts]
+            known &= np.array(normal, np.bool_)
+        if not known.all():
+            lengths = np.where(np.repeat(known, np.diff(flat.offsets)), lengths, 0)
+            sums = _sums(lengths)
+        return known, lengths, sums
 
     def _first_of_parts(self, flat: FlatIds) -> _Mask:
         """Return, shape (N,), which tokens begin with a space that was prepended."""
@@ -128,6 +171,27 @@ def read_byte_spans(file: str, size: int) -> ByteSpans | None:
     added = np.zeros(size, np.bool_)
     _enter_added(content["added_tokens"], lengths, added, bytewise)
     return ByteSpans(lengths, added, rules == "prepend", rules == "NFC")
+
+
+def _sums(lengths: _Array) -> _Array:
+    """Return where things of these lengths start, laid side by side, and where the last one ends."""
+    sums = np.zeros(len(lengths) + 1, np.int64)
+    lengths.cumsum(out=sums[1:])
+    return sums
+
+
+def _sizes(texts: list[str], pieces: Sequence[Sequence[str]], counts: _Array) -> _Array:
+    """Return the bytes of each piece of each text; int64, shape (P,)."""
+    lengths = map(len, itertools.chain.from_iterable(pieces))
+    sizes = np.fromiter(lengths, np.int64, int(counts.sum()))
+    ends = np.cumsum(counts)
+    for number, text in enumerate(texts):
+        if not text.isascii():
+            own = [
+                len(piece) if piece.isascii() else len(piece.encode("utf-8")) for piece in pieces[number]
+            ]
+            sizes[ends[number] - len(own) : ends[number]] = own
+    return sizes
 
 
 def _measure(texts: list[str]) -> tuple[_Array, _Array, _Array | None]:

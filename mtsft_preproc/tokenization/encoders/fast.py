@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-import zlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
 
-from mtsft_preproc.tokenization.encoders.base import Encoder, FlatIds, SpannedIds
+from mtsft_preproc.stages import clock
+from mtsft_preproc.tokenization.encoders.base import Encoder, FlatIds, PiecedIds, SpannedIds
 from mtsft_preproc.tokenization.encoders.byte_spans import ByteSpans, read_byte_spans
 from mtsft_preproc.tokenization.encoders.difference import (
     Difference,
@@ -22,24 +23,36 @@ from mtsft_preproc.tokenization.encoders.libraries import LIBRARIES, is_failure
 from mtsft_preproc.tokenization.encoders.rust import RustEncoder
 from mtsft_preproc.tokenization.spec import TokenizerSpec
 
-__all__ = ["CHECKED_FIRST", "CHECKED_SHARE", "DOUBTFUL", "FastEncoder"]
+__all__ = ["CHECKED_FIRST", "CHECKED_SHARE", "DOUBTFUL", "SPANNED_SHARE", "FastEncoder"]
 
-#: One text in so many, by the hash of its content, is encoded by the reference as well.
-CHECKED_SHARE = 256
+#: One text in so many, by the hash of its ids, is encoded by the reference as well, which takes some thirty
+#: times as long: at this share it adds a tenth to the encoding. If a library had trouble with 1,500 of the
+#: texts, which is one in a thousand of a small data set, all of them would escape once in twenty times.
+CHECKED_SHARE = 512
 #: So are the first few after :meth:`FastEncoder.start`.
 CHECKED_FIRST = 4
+#: Of texts in pieces, one in so many of those, by the same hash, has its spans compared, and the first one.
+#: All of the others have their ids compared, on which alone depends what is counted.
+SPANNED_SHARE = 8
 #: Texts with one of these are for the reference: fastokens 0.3.5 has been seen to take LATIN SMALL LETTER
 #: LONG S for an "s" where the pattern of gpt-oss asks for a contraction, and MONGOLIAN VOWEL SEPARATOR for
 #: white space in that of DeepSeek.
 DOUBTFUL = ("\u017f", "\u180e")
+#: Texts that the reference encodes together: one by one, its tables would leave the CPU's cache in between.
+_DUE = 64
+#: Ids of a text that are hashed, at equal distances: all of a short text.
+_PLACES = np.arange(8)[:, None]
+#: By which they are multiplied: 2 ** 64 divided by the golden ratio, and its powers.
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)
+_FACTORS = np.cumprod(np.full(len(_PLACES), _SPREAD))
 
 
 class FastEncoder(Encoder):
     """Gives the reference's ids and spans, many times as fast; ``prove`` says for which tokenizers.
 
     A sample of the texts is encoded by the reference as well: the first :data:`CHECKED_FIRST`, and one
-    in :data:`CHECKED_SHARE` by the CRC-32 of its UTF-8, so that the same texts are checked in each run.
-    The reference is loaded when it is first needed.
+    in :data:`CHECKED_SHARE` by a hash of its ids, so that the same texts are checked in each run. They pile
+    up until the reference encodes them together, at the latest when :meth:`settle` says so.
 
     Args:
         spec: The tokenizer, of the back end ``tokenizers``.
@@ -56,18 +69,34 @@ class FastEncoder(Encoder):
     def __init__(self, spec: TokenizerSpec, library: str = "fastokens") -> None:
         super().__init__(spec)
         self.library = library
-        self._fast = LIBRARIES[library](spec.file)
+        with ThreadPoolExecutor(1) as threads:
+            # At the same time: each takes most of a second, and the library lets others run.
+            reference = threads.submit(RustEncoder, spec)
+            self._fast = LIBRARIES[library](spec.file)
+            #: What defines the ids.
+            self.reference = reference.result()
         self.start()
 
     def start(self) -> None:
         """Count anew, so that what is checked does not depend on what the process did before."""
         self.texts = 0
         self.checked = 0
+        self._due: list[tuple[list[str], FlatIds]] = []
 
-    @functools.cached_property
-    def reference(self) -> RustEncoder:
-        """What defines the ids."""
-        return RustEncoder(self.spec)
+    @clock.stage("compare")
+    def settle(self) -> None:
+        """Have the reference encode the texts of the sample that it has not encoded yet.
+
+        Raises:
+            EncoderDiffers: It gives other ids for one of them.
+        """
+        due, self._due = self._due, []
+        texts = [text for own, _ in due for text in own]
+        if texts:
+            lengths = np.concatenate([np.diff(flat.offsets) for _, flat in due])
+            offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+            found = FlatIds(np.concatenate([flat.ids for _, flat in due]), offsets)
+            compare(self.library, texts, found, self.reference.encode(texts))
 
     @functools.cached_property
     def _byte_spans(self) -> ByteSpans | None:
@@ -77,14 +106,13 @@ class FastEncoder(Encoder):
         """Encode each text; special tokens that it spells become tokens.
 
         Raises:
-            EncoderDiffers: The reference gives other ids for one of them, or the library failed.
+            EncoderDiffers: The reference gives other ids for one of these texts or of those before, or the
+                library failed.
         """
         flat = self._encode(texts)
-        numbers = self._sample(texts)
+        numbers = self._sample(flat)
         self._count(texts, numbers)
-        if numbers:
-            chosen = [texts[number] for number in numbers]
-            compare(self.library, chosen, select(flat, numbers), self.reference.encode(chosen))
+        self._check_later(texts, flat, numbers)
         return flat
 
     def encode_marked(self, text: str) -> list[int]:
@@ -101,10 +129,33 @@ class FastEncoder(Encoder):
             self._count(texts, list(range(len(texts))))
             return self.reference.encode_spans(texts)
         found, known = self._span(texts)
-        numbers = sorted({*self._sample(texts), *np.flatnonzero(~known).tolist()})
+        numbers = sorted(
+            {*self._sample(FlatIds(found.ids, found.offsets)), *np.flatnonzero(~known).tolist()}
+        )
         self._count(texts, numbers)
         if numbers:
             self._correct(found, known, texts, numbers)
+        return found
+
+    def encode_pieces(self, texts: Sequence[Sequence[str]]) -> PiecedIds:
+        """Give the ids, and how many tokens each piece has.
+
+        Raises:
+            EncoderDiffers: The reference gives other ids or spans for one of these texts, or other ids for
+                one of those before, or the library failed.
+        """
+        joined = ["".join(pieces) for pieces in texts]
+        if self._byte_spans is None:
+            self._count(joined, list(range(len(joined))))
+            return PiecedIds.of(self.reference.encode_spans(joined), texts)
+        flat = self._encode(joined)
+        known, found = self._byte_spans.count(joined, texts, flat)
+        spanned = {*self._sample(flat, CHECKED_SHARE * SPANNED_SHARE, 1), *np.flatnonzero(~known).tolist()}
+        others = [number for number in self._sample(flat) if number not in spanned]
+        self._count(joined, [*others, *spanned])
+        self._check_later(joined, flat, others)
+        if spanned:
+            self._correct_pieces(found, known, texts, sorted(spanned))
         return found
 
     def encode_marked_spans(self, text: str) -> SpannedIds:
@@ -188,14 +239,61 @@ class FastEncoder(Encoder):
             spans = FlatIds(array[at], own.offsets)
             compare(self.library, chosen, spans, FlatIds(other, own.offsets), "span")
 
-    def _sample(self, texts: list[str]) -> list[int]:
-        """Return the numbers of the texts to check."""
-        first = CHECKED_FIRST - self.texts
-        return [
-            number
-            for number, text in enumerate(texts)
-            if number < first or zlib.crc32(text.encode("utf-8", "surrogatepass")) % CHECKED_SHARE == 0
-        ]
+    def _correct_pieces(
+        self,
+        found: PiecedIds,
+        known: npt.NDArray[np.bool_],
+        texts: Sequence[Sequence[str]],
+        numbers: list[int],
+    ) -> None:
+        """Compare the texts ``numbers`` with the reference; enter its counts where they are not known."""
+        assert self._byte_spans is not None
+        pieces = [texts[number] for number in numbers]
+        chosen = ["".join(own) for own in pieces]
+        own = select(FlatIds(found.ids, found.offsets), numbers)
+        _, starts, ends = self._byte_spans.find(chosen, own)
+        spans = SpannedIds(*own, starts.astype(np.int32), ends.astype(np.int32))
+        self._correct(spans, known[numbers], chosen, list(range(len(chosen))))
+        right = PiecedIds.of(spans, pieces)
+        counts = np.fromiter(map(len, texts), np.int64, len(texts))
+        borders = np.concatenate([[0], np.cumsum(counts)])
+        at = positions(borders, numbers)
+        own_counts = counts[numbers]
+        shift = np.repeat(found.offsets[numbers] - own.offsets[:-1], own_counts)
+        unknown = np.repeat(~known[numbers], own_counts)
+        rows = np.concatenate([[0], np.cumsum(own_counts)])
+        for column, other in ((found.started, right.started), (found.ended, right.ended)):
+            column[at] = np.where(unknown, other + shift, column[at])
+            counted, expected = (array.astype(np.int32) for array in (column[at] - shift, other))
+            compare(self.library, chosen, FlatIds(counted, rows), FlatIds(expected, rows), "border")
+
+    def _check_later(self, texts: list[str], flat: FlatIds, numbers: list[int]) -> None:
+        """Have the reference encode the texts ``numbers``, once there are enough of them."""
+        if numbers:
+            chosen = [texts[number] for number in numbers]
+            self._due.append((chosen, select(flat, numbers)))
+            if sum(len(own) for own, _ in self._due) >= _DUE:
+                self.settle()
+
+    def _sample(self, flat: FlatIds, share: int = CHECKED_SHARE, first: int = CHECKED_FIRST) -> list[int]:
+        """Return the numbers of the texts to check, which rise.
+
+        Args:
+            flat: The ids of the texts.
+            share: One in so many is checked.
+            first: And the first few.
+        """
+        starts, counts = flat.offsets[:-1], np.diff(flat.offsets)
+        hashes = (counts + 1).astype(np.uint64) * _SPREAD
+        if len(flat.ids):
+            ids = flat.ids.take(starts + (counts * _PLACES >> 3), mode="clip").astype(np.uint64)
+            # A text without ids has none of its own there.
+            hashes += (_FACTORS @ ids) * (counts > 0)
+        # What exceeds 64 bits is cut off; the upper ones depend on all bits of what was multiplied.
+        hashes = hashes * _SPREAD >> np.uint64(32)
+        chosen = hashes % np.uint64(share) == 0
+        chosen[: max(0, first - self.texts)] = True
+        return [int(number) for number in np.flatnonzero(chosen)]
 
     def _count(self, texts: list[str], checked: list[int]) -> None:
         self.texts += len(texts)
