@@ -132,6 +132,7 @@ SETS: dict[str, Callable[[], Iterator[Dialogue]]] = {
 def row(model: Model, own: dict[str, str], name: str, told: list[Dialogue]) -> tuple[list[Any], list[str]]:
     """Return the cells of a table's row, and what is wrong."""
     template = ChatTemplate(ChatRenderer(own, model.variables, DAY), model.encoder)
+    template.composes = True
     started = time.perf_counter()
     batch = template.encode(told, flags(told))
     seconds = time.perf_counter() - started

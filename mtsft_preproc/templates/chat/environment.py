@@ -19,7 +19,7 @@ from jinja2.runtime import LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-__all__ = ["ChatEnvironment", "GenerationBlocks"]
+__all__ = ["ChatEnvironment", "GenerationBlocks", "KeptObject"]
 
 
 #: Names that are attributes of a dict before they are keys.
@@ -69,7 +69,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
     def getattr(self, obj: Any, attribute: str) -> Any:
         """Look an attribute up as the sandbox does, by a shorter way for what templates ask most."""
         kind = type(obj)
-        if kind is dict and attribute not in _DICT_NAMES:
+        if (kind is dict or kind is KeptObject) and attribute not in _DICT_NAMES:
             try:
                 return obj[attribute]
             except KeyError:
@@ -94,6 +94,24 @@ def _raise_exception(message: str) -> Callable[[], None]:
     raise jinja2.TemplateError(message)
 
 
+class KeptObject(dict[str, Any]):
+    """A JSON object that comes again and again, and never changes; it keeps its text.
+
+    Attributes:
+        texts: What ``tojson`` made of it, by the settings.
+    """
+
+    __slots__ = ("texts",)
+
+    def __init__(self, value: dict[str, Any]) -> None:
+        super().__init__(value)
+        self.texts: dict[Any, str] = {}
+
+
+#: What Python says where a template adds one to text, say, is a part of the refusal.
+KeptObject.__name__ = "dict"
+
+
 def _tojson(
     value: Any,
     ensure_ascii: bool = False,
@@ -101,6 +119,18 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
+    if type(value) is not KeptObject:
+        return _json(value, ensure_ascii, indent, separators, sort_keys)
+    if separators is not None:
+        return _json(value, ensure_ascii, indent, separators, sort_keys)
+    # What is equal needn't be the same: an indent of 1 is one, True is not.
+    key = (ensure_ascii, indent, type(indent), sort_keys)
+    if key not in value.texts:
+        value.texts[key] = _json(value, ensure_ascii, indent, None, sort_keys)
+    return value.texts[key]
+
+
+def _json(value: Any, ensure_ascii: bool, indent: int | None, separators: Any, sort_keys: bool) -> str:
     # Jinja's own filter escapes HTML, which no chat format wants.
     return json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys

@@ -11,10 +11,12 @@ function of it. Kinds::
     ("cat", parts)                  strings, joined
     ("list", items) ("tuple", items) ("dict", pairs)    containers of expressions
     ("len" | "truth" | "shape", of) a question about the value of an expression
+    ("compare", name, of, with)     another one; the names are those of Python's module operator
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -39,7 +41,7 @@ def shape_of(value: dict[str, Any]) -> Any:
 
 def _kind(value: Any) -> Any:
     if isinstance(value, str | dict):
-        return type(value)
+        return str if isinstance(value, str) else dict
     if isinstance(value, list):
         return (list, tuple(map(_kind, value)))
     return (type(value), value)
@@ -89,6 +91,10 @@ def compile_expression(expression: Expression, call_filter: Callable[..., Any]) 
         question = {"len": len, "truth": bool, "shape": shape_of}[kind]
         of = compiled(expression[1])
         return lambda values: question(of(values))
+    if kind == "compare":
+        compare = getattr(operator, expression[1])
+        one, other = compiled(expression[2]), compiled(expression[3])
+        return lambda values: compare(one(values), other(values))
     return _call(expression, compiled, call_filter)
 
 

@@ -6,7 +6,8 @@ Also how thoughts look in templates: which text opens one, closes one, or is one
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from mtsft_preproc.errors import RecordError
 from mtsft_preproc.templates.chat.written import Written
@@ -57,8 +58,8 @@ def header_length(message: int, header: str, prompt: Written, history: Callable[
     raise unproven(message, f"the generation prompt {asked!r}", f"{header!r}")
 
 
-def common_length(one: str, other: str) -> int:
-    """Return how many characters two strings start with in common."""
+def common_length(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """Return how many characters two strings (or pieces two lists) start with in common."""
     count = 0
     for left, right in zip(one, other, strict=False):
         if left != right:

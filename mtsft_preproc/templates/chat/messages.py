@@ -5,9 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from mtsft_preproc.dialogue import Dialogue, Message, Role
+from mtsft_preproc.templates.chat.environment import KeptObject
 from mtsft_preproc.templates.chat.tracing import OUTSIDE, Leaf, Object, Recorder, Traced
 
-__all__ = ["chat_messages", "chat_tools", "message_shape", "traced_messages", "traced_tools"]
+__all__ = [
+    "chat_messages",
+    "chat_tools",
+    "message_dict",
+    "message_shape",
+    "traced_messages",
+    "traced_tools",
+]
 
 _ROLES = {
     Role.USER: "user", Role.ASSISTANT: "assistant", Role.OBSERVATION: "tool", Role.SYSTEM: "system",
@@ -22,7 +30,7 @@ def chat_messages(dialogue: Dialogue) -> list[dict[str, Any]]:
     Thoughts go by the names under which templates look for them: ``reasoning_content`` and ``thinking``.
     """
     system = [{"role": "system", "content": dialogue.system}] if dialogue.system else []
-    return system + [_message(message) for message in dialogue.messages]
+    return system + [message_dict(message) for message in dialogue.messages]
 
 
 def chat_tools(tools: list[Any]) -> list[Any]:
@@ -38,7 +46,8 @@ def chat_tools(tools: list[Any]) -> list[Any]:
     ]
 
 
-def _message(message: Message) -> dict[str, Any]:
+def message_dict(message: Message) -> dict[str, Any]:
+    """Return a message as templates take it."""
     made: dict[str, Any] = {} if message.reasoning is None else {"thinking": message.reasoning}
     made["role"] = _ROLES[message.role]
     if message.content is not None:
@@ -46,7 +55,7 @@ def _message(message: Message) -> dict[str, Any]:
     if message.tool_calls:
         made["tool_calls"] = [
             ({} if call.id is None else {"id": call.id})
-            | {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            | {"type": "function", "function": {"name": call.name, "arguments": _kept(call.arguments)}}
             for call in message.tool_calls
         ]
     if message.name is not None:
@@ -56,6 +65,11 @@ def _message(message: Message) -> dict[str, Any]:
     if message.reasoning is not None:
         made["reasoning_content"] = message.reasoning
     return made
+
+
+def _kept(arguments: Any) -> Any:
+    # A dialogue is rendered once per turn to prove it: its objects are written once.
+    return KeptObject(arguments) if isinstance(arguments, dict) else arguments
 
 
 def message_shape(message: dict[str, Any]) -> tuple[Any, ...]:

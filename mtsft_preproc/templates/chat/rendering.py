@@ -11,10 +11,11 @@ from typing import Any
 
 from jinja2 import TemplateSyntaxError
 
+from mtsft_preproc.dialogue import Message
 from mtsft_preproc.errors import RecordError, TemplateError
 from mtsft_preproc.templates.chat.environment import ChatEnvironment
 from mtsft_preproc.templates.chat.expressions import Evaluate, Expression, compile_expression
-from mtsft_preproc.templates.chat.messages import message_shape, traced_messages, traced_tools
+from mtsft_preproc.templates.chat.messages import message_dict, message_shape, traced_messages, traced_tools
 from mtsft_preproc.templates.chat.tracing import Leaf, Mark, Piece, Recorder, Traced, plain
 from mtsft_preproc.templates.chat.tracing_environment import TracingEnvironment
 
@@ -54,6 +55,11 @@ class Conversation:
         # What stands in a list of tools beside objects isn't traced: it must be the same.
         others = [repr(tool) for tool in tools if not isinstance(tool, dict)]
         return cls(messages, tools or None, ((len(tools), *others), *map(message_shape, messages)), front)
+
+    @classmethod
+    def spoken(cls, messages: Sequence[Message], tools: list[Any], front: int) -> Conversation:
+        """Make one of messages, of which ``front`` are not the dialogue's own, and a template's tools."""
+        return cls.of([message_dict(message) for message in messages], list(tools), front)
 
     @property
     def values(self) -> list[Any]:
@@ -145,6 +151,9 @@ class ChatRenderer:
         try:
             self._plain = {name: self._environment.from_string(text) for name, text in templates.items()}
             self._tracing = {name: tracing.from_string(text) for name, text in templates.items()}
+            for compiled in (*self._plain.values(), *self._tracing.values()):
+                # Looked through for each rendering: faster as one dict than as a chain of them.
+                compiled.globals = dict(compiled.globals)
         except Exception as error:
             line = f"line {error.lineno}: " if isinstance(error, TemplateSyntaxError) else ""
             raise TemplateError(f"--chat-template: can't be compiled: {line}{error}") from None
@@ -191,6 +200,11 @@ class ChatRenderer:
         if len(self._traces) > _KEPT:
             self._traces.popitem(last=False)
         return trace
+
+    @property
+    def call_filter(self) -> Callable[..., Any]:
+        """``call_filter(name, value, args, kwargs)`` of the template's environment."""
+        return self._environment.call_filter
 
     def compile(self, expression: Expression) -> Evaluate:
         """Return a function of the messages."""

@@ -10,15 +10,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from mtsft_preproc.errors import RecordError
-from mtsft_preproc.tokenization import Encoder, SpannedIds
+from mtsft_preproc.tokenization import Encoder, PiecedIds, SpannedIds
 from mtsft_preproc.tokenization.spec import AddedToken, TokenizerSpec
 from mtsft_preproc.tokenization.special_text import mark_of, split_marks
 
-__all__ = ["MarkedStretches", "cut", "encode_stretches", "safe_cuts"]
+__all__ = ["MarkedStretches", "Openings", "chain", "cut", "encode_stretches", "rows_of", "safe_cuts"]
+
+#: Characters of openings that are kept; when there are more, all of them are forgotten.
+_KEPT = 1 << 21
 
 
 def safe_cuts(spec: TokenizerSpec) -> frozenset[int]:
@@ -64,12 +69,105 @@ def encode_stretches(
     places = [
         place for text in texts for place in itertools.accumulate(map(len, text[:-1]), initial=0) if text
     ]
-    which = np.asarray(parts, np.int64)
+    return _lined_up(found, np.asarray(parts, np.int64), places, [len(text) for text in texts])
+
+
+class Row(NamedTuple):
+    """The tokens of a text, or of a part of one.
+
+    Attributes:
+        ids: int32, shape (N,).
+        started: int64, shape (P,): as :attr:`PiecedIds.started`.
+        ended: int64, shape (P,): as :attr:`PiecedIds.ended`.
+        zero: What both are counted from.
+    """
+
+    ids: npt.NDArray[np.int32]
+    started: npt.NDArray[np.int64]
+    ended: npt.NDArray[np.int64]
+    zero: int
+
+
+def rows_of(found: PiecedIds, texts: Sequence[Sequence[str]]) -> list[Row]:
+    """Return each text as a row."""
+    tokens = found.offsets.tolist()
+    pieces = itertools.accumulate(map(len, texts), initial=0)
+    return [
+        Row(found.ids[start:end], found.started[first:stop], found.ended[first:stop], start)
+        for (start, end), (first, stop) in zip(
+            itertools.pairwise(tokens), itertools.pairwise(pieces), strict=True
+        )
+    ]
+
+
+def chain(rows: Sequence[Row], counts: Sequence[int] | None = None) -> PiecedIds:
+    """Return texts that are made of rows, one behind the other.
+
+    Args:
+        rows: At least one.
+        counts: Per text, of how many rows it is made; None: of one each.
+    """
+    borders = np.concatenate([[0], np.cumsum([len(row.ids) for row in rows])])
+    zeros = borders[:-1] - np.asarray([row.zero for row in rows], np.int64)
+    shift = np.repeat(zeros, [len(row.started) for row in rows])
+    return PiecedIds(
+        np.concatenate([row.ids for row in rows]),
+        borders if counts is None else borders[np.cumsum([0, *counts])],
+        np.concatenate([row.started for row in rows]) + shift,
+        np.concatenate([row.ended for row in rows]) + shift,
+    )
+
+
+class Openings:
+    """Encodes what many texts open with once, as long as not too much comes in between.
+
+    Args:
+        encoder: Of the tokenizer.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._known: dict[tuple[str, ...], Row] = {}
+        self._characters = 0
+
+    def encode(self, openings: Sequence[Sequence[str]], rests: Sequence[Sequence[str]]) -> PiecedIds:
+        """Encode texts.
+
+        Args:
+            openings: Per text, the pieces that it opens with; may be none.
+            rests: Per text, those that follow.
+        """
+        if self._characters > _KEPT:
+            self._known.clear()
+            self._characters = 0
+        keys = list(map(tuple, openings))
+        new = [key for key in dict.fromkeys(keys) if key not in self._known]
+        if new:
+            self._characters += sum(len(piece) for key in new for piece in key)
+            for key, row in zip(new, rows_of(self._encoder.encode_pieces(new), new), strict=True):
+                # Copied: a part of an array keeps all of it.
+                self._known[key] = Row(row.ids.copy(), row.started.copy(), row.ended.copy(), row.zero)
+        following = rows_of(self._encoder.encode_pieces(rests), rests)
+        pairs = zip(map(self._known.__getitem__, keys), following, strict=True)
+        return chain(list(itertools.chain.from_iterable(pairs)), [2] * len(keys))
+
+
+def _lined_up(
+    found: SpannedIds, which: npt.NDArray[np.int64], places: Sequence[int], counts: Sequence[int]
+) -> SpannedIds:
+    """Return texts that are made of parts, one behind the other.
+
+    Args:
+        found: The parts.
+        which: int64, shape (P,): number of each part.
+        places: P: where each starts in its text.
+        counts: Per text, of how many parts it is made.
+    """
     lengths = np.diff(found.offsets)[which]
     borders = np.concatenate([[0], np.cumsum(lengths)])
     source = np.repeat(found.offsets[which] - borders[:-1], lengths) + np.arange(borders[-1])
     shift = np.repeat(np.asarray(places, np.int64), lengths)
-    upto = np.cumsum([0, *map(len, texts)])
+    upto = np.cumsum([0, *counts])
     return SpannedIds(
         found.ids[source],
         borders[upto],

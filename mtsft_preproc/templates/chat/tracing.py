@@ -110,24 +110,30 @@ class Traced(str):
     def of(cls, pieces: Iterable[Piece], recorder: Recorder) -> Traced:
         """Make one of pieces."""
         pieces = tuple(pieces)
-        text = "".join(_text(piece) for piece in pieces)
-        made = str.__new__(cls, text)
-        made.pieces, made.recorder = pieces, recorder
-        return made
+        text = pieces[0].text if len(pieces) == 1 and type(pieces[0]) is Leaf else joined_text(pieces)
+        return _made(text, pieces, recorder)
 
     @classmethod
     def joined(cls, parts: Iterable[Any]) -> str:
         """Join strings, traced and plain; the result is traced if one of them is."""
         pieces: list[Piece] = []
+        texts: list[str] = []
         recorder: Recorder | None = None
         for part in parts:
-            part = written(part)
+            if type(part) is not Traced:
+                part = written(part)
             if isinstance(part, Traced):
                 pieces += part.pieces
                 recorder = part.recorder
+                texts.append(str.__str__(part))
             else:
-                pieces.append(str(part))
-        return "".join(map(_text, pieces)) if recorder is None else cls.of(pieces, recorder)
+                text = str(part)
+                pieces.append(text)
+                texts.append(text)
+        text = "".join(texts)
+        if recorder is None:
+            return text
+        return _made(text, tuple(pieces), recorder)
 
     @property
     def owners(self) -> frozenset[int]:
@@ -230,12 +236,23 @@ def modulo(left: Any, right: Any) -> Any:
 
 
 def _added(left: str, right: str) -> str:
+    if type(left) is str and type(right) is Traced and not right.safe:
+        return _made(left + str.__str__(right), (left, *right.pieces), right.recorder)
+    if type(right) is str and type(left) is Traced and not left.safe:
+        return _made(str.__str__(left) + right, (*left.pieces, right), left.recorder)
     if not _is_safe(left) and not _is_safe(right):
         return Traced.joined((left, right))
     both = Traced.joined([part if _is_safe(part) else _escaped(part) for part in (left, right)])
     if isinstance(both, Traced):
         both.safe = True
     return both
+
+
+def _made(text: str, pieces: tuple[Piece, ...], recorder: Recorder) -> Traced:
+    """Return the traced string of pieces whose text is known."""
+    made = str.__new__(Traced, text)
+    made.pieces, made.recorder = pieces, recorder
+    return made
 
 
 def _is_safe(part: str) -> bool:
@@ -369,14 +386,14 @@ class Object(dict[str, Any]):
 
     def __init__(self, value: dict[str, Any], path: tuple[Any, ...], recorder: Recorder) -> None:
         super().__init__(value)
-        self.path, self.recorder = path, recorder
+        self.value, self.path, self.recorder = value, path, recorder
         self.owners = frozenset((path[0],))
         self._opened: dict[Any, Any] | None = None
 
     def open(self) -> dict[Any, Any]:
         """Return what lies in it."""
         if self._opened is None:
-            value = {key: dict.__getitem__(self, key) for key in dict.keys(self)}
+            value = self.value
             self.recorder.answer(("shape", ("at", self.path)), shape_of(value))
             self._opened = {
                 # A key is data too, though the shape has pinned it.
@@ -424,7 +441,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, Traced):
         return str.__str__(value)
     if isinstance(value, Object):
-        return {key: dict.__getitem__(value, key) for key in dict.keys(value)}
+        return value.value
     if isinstance(value, dict):
         return {plain(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

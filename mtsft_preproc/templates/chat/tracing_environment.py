@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import operator
 from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, ValuesView
 from types import BuiltinMethodType, MethodType
 from typing import Any
@@ -13,6 +14,7 @@ from jinja2.visitor import NodeTransformer
 from markupsafe import Markup
 
 from mtsft_preproc.templates.chat.environment import ChatEnvironment
+from mtsft_preproc.templates.chat.expressions import constant
 from mtsft_preproc.templates.chat.tracing import (
     CLOSE,
     OPEN,
@@ -42,7 +44,9 @@ _MOVES = frozenset(
         "sort", "string", "unique",
     }
 )  # fmt: skip
-_CONCAT, _IN, _ADD, _MODULO = "_concat", "_in", "_add", "_modulo"
+_CONCAT, _IN, _ADD, _MODULO, _MEASURED = "_concat", "_in", "_add", "_modulo", "_measured"
+#: Comparisons of Jinja by their names in Python.
+_COMPARES = {"eq": "eq", "ne": "ne", "gt": "gt", "gteq": "ge", "lt": "lt", "lteq": "le"}
 
 
 class TracingEnvironment(ChatEnvironment):
@@ -63,7 +67,7 @@ class TracingEnvironment(ChatEnvironment):
         self.filters["string"] = _string
         self.finalize = written
         self.globals["strftime_now"] = _pinning(self.globals["strftime_now"])
-        self.tests[_IN] = _contains
+        self.tests |= {_IN: _contains, _MEASURED: _is_long}
         for name in ("sequence", "iterable"):
             # Jinja measures the length, which would be noted; text always is one.
             self.tests[name] = _or_text(self.tests[name])  # type: ignore[arg-type]
@@ -153,10 +157,37 @@ class _Rewrite(NodeTransformer):
 
     def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
+        if _compares_length(node):
+            name, number = nodes.Const(_COMPARES[node.ops[0].op]), node.ops[0].expr
+            of = node.expr.node  # type: ignore[attr-defined]
+            return nodes.Test(of, _MEASURED, [name, number], [], None, None, lineno=node.lineno)
         if len(node.ops) != 1 or node.ops[0].op not in ("in", "notin"):
             return node
         test = nodes.Test(node.expr, _IN, [node.ops[0].expr], [], None, None, lineno=node.lineno)
         return nodes.Not(test, lineno=node.lineno) if node.ops[0].op == "notin" else test
+
+
+def _compares_length(node: nodes.Compare) -> bool:
+    """Return whether a length is compared with a number, and nothing else is done with it."""
+    of = node.expr
+    return (
+        isinstance(of, nodes.Filter)
+        and of.name in ("length", "count")
+        and not (of.args or of.kwargs or of.dyn_args or of.dyn_kwargs)
+        and len(node.ops) == 1
+        and node.ops[0].op in _COMPARES
+        and isinstance(node.ops[0].expr, nodes.Const)
+        and type(node.ops[0].expr.value) is int
+    )
+
+
+def _is_long(value: Any, name: str, number: int) -> bool:
+    """Compare a length: of text the answer is noted, and not the length."""
+    if not isinstance(value, Traced):
+        return bool(getattr(operator, name)(len(value), number))
+    length = ("len", expression_of(value))
+    found = bool(getattr(operator, name)(len(plain(value)), number))
+    return bool(value.recorder.answer(("compare", name, length, constant(number)), found))
 
 
 def _settled(value: Any) -> Any:

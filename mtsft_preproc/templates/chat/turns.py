@@ -56,6 +56,10 @@ class Turn:
         """Whether it is trained in the text that it is generated in."""
         return self.prompt_same and self.reply_same
 
+    def at(self, start: int, end: int) -> Turn:
+        """Return the same turn elsewhere."""
+        return Turn(self.message, start, end, self.stop, self.prompt_same, self.reply_same, self.guards)
+
 
 def prove_turn(
     message: int,
@@ -206,6 +210,11 @@ def same_text(
     same = joined_text(one) == joined_text(other)
     if all(isinstance(piece, str) for piece in (*one, *other)):
         return same, ()
+    # What both start and end with leaves the question as it is, and is often all but one message.
+    start = common_length(one, other)
+    one, other = one[start:], other[start:]
+    end = common_length(one[::-1], other[::-1])
+    one, other = one[: len(one) - end], other[: len(other) - end]
     question = ("call", "__eq__", joined_expression(one), (joined_expression(other),), ())
     return same, ((question, same),)
 

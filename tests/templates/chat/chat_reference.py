@@ -90,8 +90,13 @@ class Model:
         return other
 
     def template(self, text: str, **settings: Any) -> ChatTemplate:
-        """Return a template for this tokenizer; it reports on parity and lets text stay text."""
-        return ChatTemplate(self.renderer(text), self.encoder, **settings)
+        """Return a template for this tokenizer; it reports on parity and lets text stay text.
+
+        As in a run, dialogues of known shapes are composed.
+        """
+        template = ChatTemplate(self.renderer(text), self.encoder, **settings)
+        template.composes = True
+        return template
 
     def text(self, text: str | None, messages: list[Any], tools: Any = None, prompt: bool = False) -> str:
         """Return what transformers renders."""

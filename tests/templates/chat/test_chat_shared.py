@@ -66,8 +66,8 @@ def parts(dialogue: Dialogue) -> list[Dialogue]:
     messages = dialogue.messages
     ends = [place + 1 for place, message in enumerate(messages) if message.role is Role.ASSISTANT]
     starts = [place for place, message in enumerate(messages) if place and message.role is Role.USER]
-    return [replace(dialogue, messages=messages[:end]) for end in ends] + [
-        replace(dialogue, messages=messages[start:]) for start in starts
+    return [dialogue.but(messages=messages[:end]) for end in ends] + [
+        dialogue.but(messages=messages[start:]) for start in starts
     ]
 
 
