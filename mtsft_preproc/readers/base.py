@@ -43,7 +43,7 @@ class Shard:
         index: Number of the shard; shards are numbered in the order of files and records.
         file: Number of the file among the inputs.
         source: The file.
-        start: First byte (text formats), row group or record batch.
+        start: First byte (text formats), row (parquet) or record batch (Arrow).
         end: The one behind the last.
         max_records: Read only the first so many records, or None for all.
     """

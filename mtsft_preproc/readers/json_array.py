@@ -7,17 +7,17 @@ from typing import BinaryIO
 
 import numpy as np
 
-from mtsft_preproc.dialogue import Record
 from mtsft_preproc.errors import InputError
 from mtsft_preproc.readers.base import BATCH_BYTES, InputFile, Reader, RecordBatch, Shard
+from mtsft_preproc.readers.json_elements import ElementParser
 from mtsft_preproc.readers.json_scan import ArrayScanner
-from mtsft_preproc.readers.parse import holds_key, parse_record
+from mtsft_preproc.readers.parse import holds_key
 
 __all__ = ["JsonArrayReader"]
 
 _BOM = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n"
-#: Bytes that are read at a time to cut a file; of a shard, only those around its end are looked at closely.
+#: Bytes that are read at a time to cut a file.
 _CHUNK = 1 << 19
 
 
@@ -42,8 +42,7 @@ class JsonArrayReader(Reader):
             start = first = _array_start(source, file.read(_CHUNK), offset)
             file.seek(offset)
             while chunk := file.read(_CHUNK):
-                wanted = offset + len(chunk) >= start + shard_bytes
-                borders = scanner.feed(chunk, want_commas=wanted) + offset
+                borders = scanner.feed(chunk) + offset
                 closing = int(borders[-1]) if scanner.closed and len(borders) else -1
                 while True:
                     at = int(np.searchsorted(borders, start + shard_bytes))
@@ -63,52 +62,35 @@ class JsonArrayReader(Reader):
         _check_end(source, scanner, start, offset)
 
     def batches(self, shard: Shard, columns: Sequence[str] | None) -> Iterator[RecordBatch]:
-        batch = RecordBatch()
-        for row, (offset, raw) in enumerate(_elements(shard)):
-            batch.size += len(raw) + 1
-            parsed = parse_record(raw, row, offset)
-            if isinstance(parsed, Record):
-                batch.records.append(parsed)
-            else:
-                batch.rejections.append(parsed)
-            if batch.size >= BATCH_BYTES:
-                yield batch
-                batch = RecordBatch()
-        if batch.size:
-            yield batch
+        parser, batch = ElementParser(), RecordBatch()
+        offset, rest = shard.start, b""
+        with open(shard.source.path, "rb") as file:
+            file.seek(offset)
+            last = False
+            while not last:
+                # An element of many blocks is not joined to each of them, but to twice as much each time.
+                chunk = file.read(min(max(BATCH_BYTES, len(rest)), shard.end - file.tell()))
+                last = file.tell() == shard.end
+                if not chunk and not last:
+                    raise InputError(f"{shard.source.path}: became shorter while it was read")
+                block = rest + chunk
+                used = parser.take(block, offset, last, batch)
+                offset, rest = offset + used, block[used:]
+                batch.size += len(chunk)
+                if len(batch):
+                    yield batch
+                    batch = RecordBatch()
 
     def may_hold(self, source: InputFile, column: str) -> bool:
         return holds_key(source.path, column)
 
     def count(self, shard: Shard, limit: int) -> int:
-        total = 0
-        for _ in _elements(shard):
-            total += 1
-            if total == limit:
-                break
-        return total
-
-
-def _elements(shard: Shard) -> Iterator[tuple[int, bytes]]:
-    """Yield (byte offset, bytes) of the elements of a shard, which starts and ends at a border."""
-    scanner = ArrayScanner(depth=1)
-    offset = at = shard.start
-    pieces: list[bytes] = []  # of an element that goes on over chunks; joined once, as it may be huge
-    with open(shard.source.path, "rb") as file:
-        file.seek(shard.start)
-        while at < shard.end:
-            chunk = file.read(min(BATCH_BYTES, shard.end - at))
-            if not chunk:
-                raise InputError(f"{shard.source.path}: became shorter while it was read")
-            done = 0
-            for border in scanner.feed(chunk).tolist():
-                element = b"".join([*pieces, chunk[done:border]])
-                yield offset, element
-                offset += len(element) + 1
-                done, pieces = border + 1, []
-            pieces.append(chunk[done:])
-            at += len(chunk)
-    yield offset, b"".join(pieces)
+        scanner, total = ArrayScanner(depth=1), 1
+        with open(shard.source.path, "rb") as file:
+            file.seek(shard.start)
+            while total < limit and (left := shard.end - file.tell()) > 0:
+                total += len(scanner.feed(file.read(min(_CHUNK, left))))
+        return min(total, limit)
 
 
 def _skip_bom(head: bytes) -> int:

@@ -63,27 +63,81 @@ def test_parquet_rows_are_what_pyarrow_reads(
     assert found == ROWS == pq.read_table(parquet_file).to_pylist()
 
 
-def test_small_row_groups_are_joined_and_none_is_cut(tmp_path: Path) -> None:
+def borders(path: Path, shard_bytes: int) -> list[tuple[int, int]]:
+    return [(shard.start, shard.end) for shard in shards_of(source_of(path, "parquet"), shard_bytes)]
+
+
+def test_small_row_groups_are_joined_and_those_of_a_few_are_cut(tmp_path: Path) -> None:
     path = tmp_path / "in.parquet"
-    pq.write_table(pa.table({"output": ["same"] * 12}), path, row_group_size=3)
+    table = pa.table({"output": ["same"] * 12})
+    pq.write_table(table, path, row_group_size=3)
     size = pq.ParquetFile(path).metadata.row_group(0).total_byte_size
-
-    def borders(shard_bytes: int) -> list[tuple[int, int]]:
-        source = source_of(path, "parquet")
-        return [(shard.start, shard.end) for shard in shards_of(source, shard_bytes)]
-
-    assert borders(1) == [(0, 1), (1, 2), (2, 3), (3, 4)]
-    assert borders(size + 1) == [(0, 2), (2, 4)]
-    assert borders(3 * size) == [(0, 3), (3, 4)]
-    assert borders(WHOLE) == [(0, 4)]
+    assert borders(path, size + 1) == [(0, 6), (6, 12)]
+    assert borders(path, 3 * size) == [(0, 9), (9, 12)]
+    assert borders(path, WHOLE) == [(0, 12)]
+    # Four groups in two pieces each make eight shards, which is as many as it takes.
+    assert borders(path, 1) == [(0, 1), (1, 3), (3, 4), (4, 6), (6, 7), (7, 9), (9, 10), (10, 12)]
+    assert borders(path, size // 2 + 1) == [(0, 3), (3, 6), (6, 9), (9, 12)]
+    pq.write_table(table, path, row_group_size=2)
+    assert borders(path, 1) == [(0, 2), (2, 4), (4, 6), (6, 8), (8, 10), (10, 12)]
+    pq.write_table(table, path)
+    assert borders(path, 1) == [(0, 1), (1, 3), (3, 4), (4, 6), (6, 7), (7, 9), (9, 10), (10, 12)]
+    pq.write_table(table.slice(0, 2), path)
+    assert borders(path, 1) == [(0, 1), (1, 2)]
 
 
 def test_each_parquet_shard_counts_its_own_rows(parquet_file: Path) -> None:
     shards = shards_of(source_of(parquet_file, "parquet"), 1)
-    assert [outcomes(read_shard(shard)) for shard in shards] == [ROWS[:3], ROWS[3:6], ROWS[6:9], ROWS[9:]]
-    assert [readers.get("parquet").count(shard, 10**9) for shard in shards] == [3, 3, 3, 1]
-    assert [readers.get("parquet").count(shard, 2) for shard in shards] == [2, 2, 2, 1]
-    assert outcomes(read_shard(replace(shards[1], max_records=2))) == ROWS[3:5]
+    rows = [ROWS[shard.start : shard.end] for shard in shards]
+    assert [len(part) for part in rows] == [1, 2, 1, 2, 1, 2, 1]
+    assert [outcomes(read_shard(shard)) for shard in shards] == rows
+    assert [readers.get("parquet").count(shard, 10**9) for shard in shards] == [1, 2, 1, 2, 1, 2, 1]
+    assert [readers.get("parquet").count(shard, 1) for shard in shards] == [1] * 7
+    assert outcomes(read_shard(replace(shards[1], max_records=1))) == ROWS[1:2]
+
+
+@pytest.mark.parametrize("sizes", [[10], [3, 3, 3, 1], [4, 0, 6], [0, 10], [10, 0], [1] * 10], ids=str)
+@pytest.mark.parametrize("rows", [1, 2, 3, 512])
+def test_any_run_of_rows_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: list[int], rows: int
+) -> None:
+    monkeypatch.setattr(parquet, "_ROWS", rows)
+    path, at = tmp_path / "in.parquet", 0
+    with pq.ParquetWriter(path, SCHEMA) as writer:
+        for size in sizes:
+            writer.write_table(TABLE.slice(at, size))
+            at += size
+    source = source_of(path, "parquet")
+    for start in range(10):
+        for end in range(start + 1, 11):
+            assert outcomes(read_shard(Shard(0, 0, source, start, end))) == ROWS[start:end]
+
+
+MAP = pa.map_(pa.string(), pa.int64())
+PAIRS = [("a", 1), ("b", 2)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "expected"),
+    [
+        (MAP, PAIRS, dict(PAIRS)),
+        (pa.list_(MAP), [PAIRS, None, []], [dict(PAIRS), None, {}]),
+        (pa.large_list(pa.struct([("m", MAP)])), [{"m": PAIRS}], [{"m": dict(PAIRS)}]),
+        (pa.struct([("x", pa.list_(MAP, 1))]), {"x": [PAIRS]}, {"x": [dict(PAIRS)]}),
+        (pa.map_(pa.string(), MAP), [("o", PAIRS)], {"o": dict(PAIRS)}),
+        (pa.struct([("x", pa.string()), ("y", pa.list_(pa.int8()))]), {"x": "m"}, {"x": "m", "y": None}),
+    ],
+    ids=str,
+)
+def test_maps_become_objects_wherever_they_lie(
+    tmp_path: Path, kind: pa.DataType, value: Any, expected: Any
+) -> None:
+    table = pa.table({"other": ["x", None], "own": pa.array([value, None], kind)})
+    path = write_arrow(tmp_path / "in.arrow", table, "file")
+    assert outcomes(read_all(source_of(path, "arrow"))) == [
+        {"other": "x", "own": expected},
+        {"other": None, "own": None},
+    ]
 
 
 @pytest.mark.parametrize("kind", ["parquet", "file", "stream"])
@@ -173,7 +227,8 @@ def test_a_flipped_byte_in_a_page_with_a_checksum_is_noticed(tmp_path: Path, com
     size = pq.ParquetFile(path).metadata.row_group(1).column(0).total_compressed_size
     raw[at + size - 2] ^= 1  # of the last value of the second row group
     path.write_bytes(raw)
-    first, second = shards_of(source_of(path, "parquet"), 1)
+    group_bytes = pq.ParquetFile(path).metadata.row_group(0).total_byte_size
+    first, second = shards_of(source_of(path, "parquet"), group_bytes)
     assert outcomes(read_shard(first)) == table.slice(0, 50).to_pylist()
     with pytest.raises(InputError, match=r"in\.parquet: damaged in row groups 1 to 1"):
         read_shard(second)
@@ -227,7 +282,7 @@ def test_a_map_is_an_object_and_a_date_out_of_range_costs_its_row_alone(tmp_path
     path = tmp_path / "in.parquet"
     pq.write_table(pa.table({"m": pairs, "d": dates}), path)
     source = InputFile(str(path), "parquet", path.stat().st_size)
-    (batch,) = readers.get("parquet").read(Shard(0, 0, source, 0, 1))
+    (batch,) = readers.get("parquet").read(Shard(0, 0, source, 0, 3))
     assert [(record.row, record.value["m"]) for record in batch.records] == [
         (0, {"user": "q", "bot": "a"}),
         (2, {}),
