@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from mtsft_preproc.errors import RecordError
 
-__all__ = ["REASONS", "Dialogue", "Message", "Record", "Rejection", "Role", "ToolCall", "shorten"]
+__all__ = [
+    "REASONS",
+    "Dialogue",
+    "Message",
+    "Outline",
+    "Record",
+    "Rejection",
+    "Role",
+    "ToolCall",
+    "shorten",
+]
 
 #: Why a record was rejected: the code that stands in ``PREFIX.rejected.jsonl``, and what it means.
 REASONS: dict[str, str] = {
@@ -171,30 +182,128 @@ class Message:
     train: bool | None = None
 
     @property
+    def is_rich(self) -> bool:
+        """Whether it is more than a role and a text, or has no text."""
+        return (
+            self.content is None
+            or bool(self.tool_calls)
+            or self.call_id is not None
+            or self.name is not None
+            or self.reasoning is not None
+            or self.train is not None
+        )
+
+    @property
     def text(self) -> str:
         """The content; none is as good as an empty one."""
         return self.content or ""
 
 
-@dataclass(slots=True)
-class Dialogue:
-    """What a handler makes of a record.
+class Outline(NamedTuple):
+    """The messages of a dialogue in columns: nearly all of them are a role and a text, and no more.
 
     Attributes:
-        messages: At least one; a prompt type needs them to alternate between source (user, observation)
-            and target (assistant).
+        roles: The role of each message, a byte each.
+        texts: The text of each message, ``""`` where it has none.
+        rich: The messages that are more than that, or have no text, by their numbers, which rise.
+    """
+
+    roles: bytes
+    texts: list[str]
+    rich: dict[int, Message]
+
+    @classmethod
+    def of(cls, messages: Sequence[Message]) -> Outline:
+        """Return the outline of messages."""
+        return cls(
+            bytes([message.role for message in messages]),
+            [message.content or "" for message in messages],
+            {number: message for number, message in enumerate(messages) if message.is_rich},
+        )
+
+    def messages(self) -> list[Message]:
+        """Return the messages; those that are a role and a text are made anew."""
+        made = [Message(_ROLES[role], text) for role, text in zip(self.roles, self.texts, strict=True)]
+        for number, message in self.rich.items():
+            made[number] = message
+        return made
+
+
+#: By their values; an enumeration takes several times as long to look one up.
+_ROLES = tuple(Role)
+
+
+class Dialogue:
+    """What a handler makes of a record. Once the handler is done with it, its messages stay as they are.
+
+    Args:
+        messages: At least one, as a list or, which is quicker where most are a role and a text, in columns;
+            a prompt type needs them to alternate between source (user, observation) and target (assistant).
+        system: As :attr:`system`; the others, too.
+
+    Attributes:
         system: The record's own system text; ``""`` takes the chat format's default.
         tools: The tools that the assistant may call, as JSON objects; empty for none. Usually
             ``{"type": "function", "function": {"name", "description", "parameters"}}``.
         notes: Names of harmless oddities (``"empty-prompt"``) that the summary counts.
+        summary: What was said earlier, in short, for samples that ``--overlong recent`` cuts; ``""``: none.
         one_turn: Whether the last message alone is of interest, as in preference pairs: reasoning formats
             then leave the thoughts out of the earlier ones.
-        summary: What was said earlier, in short, for samples that ``--overlong recent`` cuts; ``""``: none.
     """
 
-    messages: list[Message]
-    system: str = ""
-    tools: list[Any] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    summary: str = ""
-    one_turn: bool = False
+    __slots__ = ("_messages", "_outline", "notes", "one_turn", "summary", "system", "tools")
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        messages: list[Message] | Outline,
+        system: str = "",
+        tools: list[Any] | None = None,
+        notes: list[str] | None = None,
+        summary: str = "",
+        one_turn: bool = False,
+    ) -> None:
+        in_columns = type(messages) is Outline
+        self._outline: Outline | None = messages if in_columns else None  # type: ignore[assignment]
+        self._messages: list[Message] | None = None if in_columns else messages  # type: ignore[assignment]
+        self.system = system
+        self.tools: list[Any] = [] if tools is None else tools
+        self.notes: list[str] = [] if notes is None else notes
+        self.summary = summary
+        self.one_turn = one_turn
+
+    @property
+    def messages(self) -> list[Message]:
+        """The messages as a list, made of the columns when it is first asked for."""
+        if self._messages is None:
+            assert self._outline is not None
+            self._messages = self._outline.messages()
+            self._outline = None  # Whoever has the list may change it.
+        return self._messages
+
+    @messages.setter
+    def messages(self, messages: list[Message]) -> None:
+        self._messages, self._outline = messages, None
+
+    @property
+    def outline(self) -> Outline:
+        """The messages in columns, made of the list when they are first asked for."""
+        found = self._outline
+        if found is None:
+            found = self._outline = Outline.of(self.messages)
+        return found
+
+    def but(self, **changes: Any) -> Dialogue:
+        """Return a dialogue with other arguments; all that are not given are this one's."""
+        own = {name: getattr(self, name) for name in ("system", "tools", "notes", "summary", "one_turn")}
+        messages = self._outline if self._messages is None else self._messages
+        return Dialogue(**{"messages": messages, **own, **changes})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Dialogue) and self._told() == other._told()
+
+    def __repr__(self) -> str:
+        return f"Dialogue{self._told()}"
+
+    def _told(self) -> tuple[Any, ...]:
+        return self.messages, self.system, self.tools, self.notes, self.summary, self.one_turn

@@ -9,7 +9,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -113,7 +113,7 @@ class Given(DialogueHandler):
 
     def dialogue(self, record: Mapping[str, Any]) -> Dialogue:
         told: Dialogue = record["dialogue"]
-        return replace(told, notes=list(told.notes))
+        return told.but(notes=list(told.notes))
 
 
 def config(**changes: Any) -> PreprocessConfig:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -81,7 +79,7 @@ def test_last_round_trains_all_replies_to_the_last_question(name: str, told: Dia
 @given(told=dialogues(), summary=st.sampled_from(["", "before"]))
 def test_full_trains_all_but_the_system_text_and_bos(name: str, told: Dialogue, summary: str) -> None:
     template = opened(name)
-    (sample,) = samples(template, replace(told, summary=summary), train_on="full")
+    (sample,) = samples(template, told.but(summary=summary), train_on="full")
     kinds = template.encode([told], [[True] * len(told.messages)]).kinds.tolist()
     never = (Kind.PREFIX, Kind.SYSTEM)
     assert sample.labels == [
@@ -142,10 +140,10 @@ SHAPES: list[tuple[str, list[Role], str, str, str]] = [
 @pytest.mark.parametrize(("roles", "last", "last_round", "tools"), [shape[1:] for shape in SHAPES],
                          ids=[shape[0] for shape in SHAPES])  # fmt: skip
 def test_which_messages_a_policy_trains(roles: list[Role], last: str, last_round: str, tools: str) -> None:
-    messages = [Message(role, "x") for role in roles]
+    told = Dialogue([Message(role, "x") for role in roles])
 
     def found(policy: str, with_tools: bool = False) -> str:
-        return "".join(str(int(flag)) for flag in trained_flags(policies.get(policy), messages, with_tools))
+        return "".join(str(int(flag)) for flag in trained_flags(policies.get(policy), told, with_tools))
 
     assert found("last") == last
     assert found("last-round") == last_round
@@ -156,9 +154,9 @@ def test_which_messages_a_policy_trains(roles: list[Role], last: str, last_round
 
 
 def test_a_flag_trains_no_words_that_the_model_never_writes() -> None:
-    messages = [Message(role, "x", train=True) for role in (U, A, R, S)]
-    assert trained_flags(policies.get("assistant"), messages) == [False, True, False, False]
-    assert trained_flags(policies.get("assistant"), messages, tools=True) == [False, True, True, False]
+    told = Dialogue([Message(role, "x", train=True) for role in (U, A, R, S)])
+    assert trained_flags(policies.get("assistant"), told) == [False, True, False, False]
+    assert trained_flags(policies.get("assistant"), told, tools=True) == [False, True, True, False]
 
 
 def test_an_unknown_policy_is_refused_with_the_right_names() -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from mtsft_preproc.dialogue import Dialogue
+from mtsft_preproc.dialogue import Dialogue, Message
 from mtsft_preproc.handlers.tool_json import SharedTools
 
 __all__ = ["Digest", "dialogue_digest", "digest_array", "text_digest"]
@@ -65,26 +65,35 @@ def _form(dialogues: Sequence[Dialogue], take: Callable[[Any], Any]) -> tuple[li
         take: Puts values into the form that come out of the data as they are.
     """
     form: list[Any] = []
-    add = form.append
     special = False
     for dialogue in dialogues:
-        add(dialogue.system)
+        roles, texts, rich = dialogue.outline
+        form.append(dialogue.system)
         if dialogue.tools:
-            add(take(dialogue.tools))
-        for message in dialogue.messages:
-            content, reasoning = message.content, message.reasoning
-            # The role is a number (+ makes an int of it) and the system a text: it is plain where a message
-            # or dialogue starts.
-            add(+message.role)
-            add(content or "")
-            if reasoning or message.tool_calls or message.name is not None or message.call_id is not None:
-                calls = [[call.name, call.arguments, call.id] for call in message.tool_calls]
-                add([reasoning or "", message.name, message.call_id, take(calls) if calls else calls])
-            if message.train is not None or content is None or reasoning == "":
+            form.append(take(dialogue.tools))
+        start = len(form)
+        # A role is a number and the system a text: it is plain where a message or a dialogue starts.
+        for role, text in zip(roles, texts, strict=True):
+            form.append(role)
+            form.append(text)
+        for number, message in reversed(rich.items()) if rich else ():
+            if message.train is not None or message.content is None or message.reasoning == "":
                 special = True
+            more = _more(message, take)
+            if more:
+                form.insert(start + 2 * number + 2, more)
         if dialogue.summary or dialogue.one_turn:
             special = True
     return form, special
+
+
+def _more(message: Message, take: Callable[[Any], Any]) -> list[Any]:
+    """Return what a message says beside its text, or an empty list."""
+    reasoning, calls = message.reasoning, message.tool_calls
+    if not (reasoning or calls or message.name is not None or message.call_id is not None):
+        return []
+    said = [[call.name, call.arguments, call.id] for call in calls]
+    return [reasoning or "", message.name, message.call_id, take(said) if said else said]
 
 
 def _fragment(value: Any) -> Any:
@@ -122,9 +131,10 @@ def digest_array(digests: Sequence[Digest]) -> npt.NDArray[np.uint64]:
 
 def _training(dialogue: Dialogue) -> list[Any]:
     """Return what else than its words decides what is trained of a dialogue."""
-    messages = [
-        [message.train, message.content is None, message.reasoning is None] for message in dialogue.messages
-    ]
+    roles, _, rich = dialogue.outline
+    messages: list[list[bool | None]] = [[None, False, True]] * len(roles)  # of a role and a text
+    for number, message in rich.items():
+        messages[number] = [message.train, message.content is None, message.reasoning is None]
     return [dialogue.one_turn, dialogue.summary, messages]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -51,7 +50,7 @@ class PairEncoder(RecordEncoder):
         for record in records:
             try:
                 pair = [
-                    check_dialogue(replace(side, one_turn=True), self._config.empty_reply)
+                    check_dialogue(side.but(one_turn=True), self._config.empty_reply)
                     for side in self._handler.pair(record.value)
                 ]
             except RecordError as error:

@@ -24,22 +24,26 @@ def check_dialogue(dialogue: Dialogue, empty_reply: str = "keep") -> Dialogue:
     Raises:
         RecordError: ``empty-dialogue``, ``no-assistant``, ``orphan-tool-result`` or ``empty-reply``.
     """
-    answered = odd = results = False
-    for message in dialogue.messages:
-        role = message.role
-        if role is _ASSISTANT:
-            answered = True
-            if not message.content and not message.tool_calls and not message.reasoning:
-                odd = True
-        elif role is _OBSERVATION:
-            results = True
-        elif not message.content or message.train is True:
-            odd = True
-    if odd or not answered:
+    roles, texts, rich = dialogue.outline
+    if _ASSISTANT not in roles:
         return _check_odd(dialogue, empty_reply)
-    if results:
+    if not all(texts):
+        empty = [number for number, text in enumerate(texts) if not text and number not in rich]
+        if any(roles[number] != _OBSERVATION for number in empty):
+            return _check_odd(dialogue, empty_reply)
+    if rich and any(map(_is_odd, rich.values())):
+        return _check_odd(dialogue, empty_reply)
+    if _OBSERVATION in roles:
         _check_results(dialogue)
     return dialogue
+
+
+def _is_odd(message: Message) -> bool:
+    """Return whether a message is empty, or has a flag without an effect; a result may be empty."""
+    role = message.role
+    if role is _ASSISTANT:
+        return _says_nothing(message)
+    return role is not _OBSERVATION and (not message.content or message.train is True)
 
 
 def _check_odd(dialogue: Dialogue, empty_reply: str) -> Dialogue:
@@ -52,10 +56,10 @@ def _check_odd(dialogue: Dialogue, empty_reply: str) -> Dialogue:
         raise RecordError("no-assistant", "", "a message of the assistant", f"{len(messages)}: {roles}")
     _check_results(dialogue)
     if any(message.train and message.role in _UNTRAINED for message in messages):
-        dialogue = replace(dialogue, notes=[*dialogue.notes, "flag-without-effect"])
+        dialogue = dialogue.but(notes=[*dialogue.notes, "flag-without-effect"])
     asked = [message.content for message in messages if message.role is _USER]
     if not all(asked) and "empty-prompt" not in dialogue.notes:
-        dialogue = replace(dialogue, notes=[*dialogue.notes, "empty-prompt"])
+        dialogue = dialogue.but(notes=[*dialogue.notes, "empty-prompt"])
     empty = [number for number, message in enumerate(messages) if _says_nothing(message)]
     if not empty:
         return dialogue
@@ -69,7 +73,7 @@ def _check_odd(dialogue: Dialogue, empty_reply: str) -> Dialogue:
             replace(message, train=False) if number in empty else message
             for number, message in enumerate(messages)
         ]
-    return replace(dialogue, messages=messages, notes=notes)
+    return dialogue.but(messages=messages, notes=notes)
 
 
 def _says_nothing(message: Message) -> bool:
@@ -78,15 +82,16 @@ def _says_nothing(message: Message) -> bool:
 
 def _check_results(dialogue: Dialogue) -> None:
     """Refuse a result that nobody asked for: at the start, behind the user, or of no known call."""
+    roles, _, rich = dialogue.outline
     calls: set[str] = set()
-    before: Role | None = None
-    for number, message in enumerate(dialogue.messages):
-        for call in message.tool_calls:
-            if call.id is not None:
-                calls.add(call.id)
-        if message.role is _OBSERVATION:
+    before = -1
+    for number, role in enumerate(roles):
+        message = rich.get(number)
+        if message is not None:
+            calls.update(call.id for call in message.tool_calls if call.id is not None)
+        if role == _OBSERVATION:
             where = f"messages[{number}]"
-            if message.call_id is not None and message.call_id not in calls:
+            if message is not None and message.call_id is not None and message.call_id not in calls:
                 known = ", ".join(sorted(calls)) or "none"
                 raise RecordError(
                     "orphan-tool-result",
@@ -94,7 +99,7 @@ def _check_results(dialogue: Dialogue) -> None:
                     f"a call with an id of an earlier one: {known}",
                     repr(message.call_id),
                 )
-            if before is not _ASSISTANT and before is not _OBSERVATION:
-                got = "nothing" if before is None else before.name.lower()
+            if before not in (_ASSISTANT, _OBSERVATION):
+                got = "nothing" if before < 0 else Role(before).name.lower()
                 raise RecordError("orphan-tool-result", where, "a message of the assistant before it", got)
-        before = message.role
+        before = role

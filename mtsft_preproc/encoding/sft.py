@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtsft_preproc.config import PreprocessConfig
-from mtsft_preproc.dialogue import Dialogue, Record, Rejection
+from mtsft_preproc.dialogue import Dialogue, Record, Rejection, Role
 from mtsft_preproc.encoding.batch import DatasetSpec, EncodedBatch, RecordEncoder
 from mtsft_preproc.encoding.columns import kept_columns
 from mtsft_preproc.encoding.digests import Digest, dialogue_digest, digest_array
@@ -72,12 +72,13 @@ class SampleEncoder(RecordEncoder):
                 continue
             if dialogue.notes:
                 done.note(len(kept), *dialogue.notes)
-            if self._policy.splits and not dialogue.messages[-1].role.is_target:
+            if self._policy.splits and dialogue.outline.roles[-1] != Role.ASSISTANT:
                 done.note(len(kept), "unanswered-ending")  # no sample has it
             kept.append(record)
             digests.append(dialogue_digest(dialogue))
             pieces += own
-        for chunk in _chunks(pieces):
+        # Where a record is one piece, its batch bounds the text.
+        for chunk in _chunks(pieces) if self._policy.splits else [pieces]:
             self._encode(self._promising(chunk, done), done, self._rule)
         return self._select(kept, digests, rejections, done)
 
@@ -87,7 +88,7 @@ class SampleEncoder(RecordEncoder):
         Raises:
             RecordError: ``nothing-trained``.
         """
-        flags = trained_flags(self._policy, dialogue.messages, self._config.train_on_tools)
+        flags = trained_flags(self._policy, dialogue, self._config.train_on_tools)
         whole = Piece(record, dialogue, flags)
         if not self._policy.splits:
             return [whole]

@@ -7,17 +7,17 @@ from typing import Any, ClassVar
 
 import orjson
 
-from mtsft_preproc.dialogue import Dialogue, Message, Role, shorten
+from mtsft_preproc.dialogue import Dialogue, Outline, Role, shorten
 from mtsft_preproc.errors import RecordError
 from mtsft_preproc.handlers.base import DialogueHandler, summary_of, text_field
 
-__all__ = ["ANSWER_NAMES", "QUESTION_NAMES", "AlpacaHandler", "asked"]
+__all__ = ["ANSWER_NAMES", "QUESTION_NAMES", "AlpacaHandler", "answered", "asked"]
 
 #: Names under which the two sides of a round are known where a round is an object.
 QUESTION_NAMES = frozenset({"prompt", "question", "query", "instruction", "input", "user", "human", "q"})
 ANSWER_NAMES = frozenset({"response", "answer", "output", "reply", "assistant", "bot", "gpt", "model", "a"})
-#: Looked up once: an enum's members are slow to get at.
-_USER, _ASSISTANT = Role.USER, Role.ASSISTANT
+#: The roles of a round, a byte each.
+_ROUND = bytes([Role.USER, Role.ASSISTANT])
 _ROUNDS = "a list of [question, answer] pairs of text"
 
 
@@ -43,13 +43,14 @@ class AlpacaHandler(DialogueHandler):
     }
 
     def dialogue(self, record: Mapping[str, Any]) -> Dialogue:
-        dialogue = asked(record, self.columns)
+        texts, system, notes, summary = _asked(record, self.columns)
         column = self.columns.get("response")
         response = text_field(record, column)
         if response is None:
             raise RecordError("missing-field", column or "response", "text", "null")
-        dialogue.messages.append(Message(_ASSISTANT, response))
-        return dialogue
+        texts.append(response)
+        outline = Outline(_ROUND * (len(texts) // 2), texts, {})
+        return Dialogue(outline, system, None, notes, summary)
 
 
 def asked(record: Mapping[str, Any], columns: Mapping[str, str]) -> Dialogue:
@@ -62,6 +63,13 @@ def asked(record: Mapping[str, Any], columns: Mapping[str, str]) -> Dialogue:
     Raises:
         RecordError: The row asks nothing, or holds something else than text.
     """
+    texts, system, notes, summary = _asked(record, columns)
+    roles = _ROUND * (len(texts) // 2) + _ROUND[:1]
+    return Dialogue(Outline(roles, texts, {}), system, None, notes, summary)
+
+
+def _asked(record: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[list[str], str, list[str], str]:
+    """Return the texts up to the reply, which take turns, the system text, notes and the summary."""
     take = columns.get
     prompt = text_field(record, take("prompt"))
     query = text_field(record, take("query"))
@@ -69,23 +77,30 @@ def asked(record: Mapping[str, Any], columns: Mapping[str, str]) -> Dialogue:
         both = [name for name in (take("prompt"), take("query")) if name]
         raise RecordError("missing-field", " / ".join(both), "text in one of them", "null")
     column = take("history")
-    messages = _rounds(record.get(column), column) if column else []
+    texts = _rounds(record.get(column), column) if column else []
     question = f"{prompt}\n{query}" if prompt and query else prompt or query or ""
-    messages.append(Message(_USER, question))
+    texts.append(question)
     system = text_field(record, take("system")) or "" if "system" in columns else ""
     summary = summary_of(record, columns) if "summary" in columns else ""
-    return Dialogue(messages, system, [], [] if question else ["empty-prompt"], summary)
+    return texts, system, [] if question else ["empty-prompt"], summary
 
 
-def _rounds(value: Any, column: str) -> list[Message]:
-    """Return the messages of a history column."""
+def answered(prompt: Dialogue, reply: str) -> Dialogue:
+    """Return the dialogue that :func:`asked` made, with the reply of the assistant."""
+    roles, texts, rich = prompt.outline
+    outline = Outline(roles + _ROUND[1:], [*texts, reply], rich)
+    return Dialogue(outline, prompt.system, prompt.tools, prompt.notes, prompt.summary)
+
+
+def _rounds(value: Any, column: str) -> list[str]:
+    """Return the texts of a history column, which take turns."""
     if isinstance(value, str):
         value = _from_text(value, column)
     if value is None:
         return []
     if not isinstance(value, list):
         raise RecordError("bad-history", column, _ROUNDS, shorten(value))
-    messages = []
+    texts: list[str] = []
     for number, pair in enumerate(value):
         if type(pair) is list and len(pair) == 2:
             question, answer = pair
@@ -95,9 +110,9 @@ def _rounds(value: Any, column: str) -> list[Message]:
             side = int(isinstance(question, str))
             got = shorten(answer if side else question)
             raise RecordError("bad-history", f"{column}[{number}][{side}]", "text", got)
-        messages.append(Message(_USER, question))
-        messages.append(Message(_ASSISTANT, answer))
-    return messages
+        texts.append(question)
+        texts.append(answer)
+    return texts
 
 
 def _sides(pair: Any, place: str) -> tuple[Any, Any]:

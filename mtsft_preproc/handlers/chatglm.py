@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from mtsft_preproc.dialogue import Dialogue, Message, Role
-from mtsft_preproc.handlers.alpaca import asked
+from mtsft_preproc.dialogue import Dialogue
+from mtsft_preproc.handlers.alpaca import answered, asked
 from mtsft_preproc.handlers.base import DialogueHandler, needed_text
 
 __all__ = ["ChatGLMHandler"]
@@ -27,7 +27,5 @@ class ChatGLMHandler(DialogueHandler):
     defaults: ClassVar[Mapping[str, Any]] = {"train_on": "split"}
 
     def dialogue(self, record: Mapping[str, Any]) -> Dialogue:
-        dialogue = asked(record, self.columns)
-        response = needed_text(record, self.columns, "response")
-        dialogue.messages.append(Message(Role.ASSISTANT, response))
-        return dialogue
+        prompt = asked(record, self.columns)
+        return answered(prompt, needed_text(record, self.columns, "response"))

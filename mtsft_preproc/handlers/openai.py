@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from mtsft_preproc.dialogue import Dialogue, Message, Role, ToolCall, shorten
+from mtsft_preproc.dialogue import Dialogue, Message, Outline, Role, ToolCall, shorten
 from mtsft_preproc.errors import RecordError
 from mtsft_preproc.handlers.base import DialogueHandler, summary_of
 from mtsft_preproc.handlers.message_text import (
@@ -22,8 +22,11 @@ __all__ = ["OpenAIHandler"]
 
 #: Fields under which the assistant's thoughts are known.
 _REASONING = ("reasoning_content", "reasoning", "thinking")
+_REASONING_NAMES = frozenset(_REASONING)
 #: Looked up once: an enum's members are slow to get at.
 _ASSISTANT, _OBSERVATION = Role.ASSISTANT, Role.OBSERVATION
+_SYSTEMS = bytes([Role.SYSTEM])
+_TEXT = frozenset({str})
 
 
 class OpenAIHandler(DialogueHandler):
@@ -55,24 +58,40 @@ class OpenAIHandler(DialogueHandler):
         column = columns.get(self.messages_key, "")
         given, from_text = message_list(record, column)
         notes: list[str] = []
-        roles = self.roles
-        messages: list[Message] = []
-        for number, item in enumerate(given):
-            # Nearly all messages are a role and a text.
-            if type(item) is dict and len(item) == 2 and type(content := item.get("content")) is str:
-                name = item.get("role")
-                if type(name) is str and name in roles:
-                    messages.append(Message(roles[name], content))
-                    continue
-            messages.append(self._message(item, f"{column}[{number}]", notes, from_text))
-        _link_results(messages, column)
-        if _ASSISTANT not in [message.role for message in messages]:
+        outline = self._outline(given, column, notes, from_text)
+        if outline.rich or _OBSERVATION in outline.roles:
+            _link_results(outline, column)
+        if _ASSISTANT not in outline.roles:
             raise RecordError("no-assistant", column, "a message of the assistant", "none")
-        leading = _cut_leading(messages, notes)
-        system = system_of(record, columns.get("system"), leading, notes)
+        outline, leading = _cut_leading(outline, notes)
+        system = leading or ""
+        if "system" in columns:
+            system = system_of(record, columns["system"], leading, notes)
         tools = columns.get("tools")
         found = read_tools(record.get(tools), tools, notes) if tools else []
-        return Dialogue(messages, system, found, notes, summary_of(record, columns))
+        summary = summary_of(record, columns) if "summary" in columns else ""
+        return Dialogue(outline, system, found, notes, summary)
+
+    def _outline(self, given: list[Any], column: str, notes: list[str], from_text: bool) -> Outline:
+        """Return what messages hold: nearly all are a role and a text."""
+        known = self.roles
+        try:
+            roles = bytearray([known[item["role"]] for item in given])
+            texts = [item.get("content") for item in given]
+            sizes = list(map(len, given))
+        except (AttributeError, KeyError, TypeError):
+            # Some message is none, or has no role that is known.
+            roles, texts, sizes = bytearray(len(given)), [None] * len(given), [0] * len(given)
+        rich: dict[int, Message] = {}
+        if sizes.count(2) < len(given) or not _TEXT.issuperset(map(type, texts)):
+            for number, text in enumerate(texts):
+                if type(text) is str and sizes[number] == 2:
+                    continue
+                message = self._message(given[number], f"{column}[{number}]", notes, from_text)
+                roles[number], texts[number] = message.role, message.text
+                if message.is_rich:
+                    rich[number] = message
+        return Outline(bytes(roles), texts, rich)
 
     def said(
         self, message: Mapping[str, Any], role: Role, place: str, notes: list[str], from_text: bool
@@ -117,6 +136,8 @@ class OpenAIHandler(DialogueHandler):
 def _reasoning(item: Mapping[str, Any], said: Said, role: Role, place: str) -> str | None:
     """Return the thoughts of a message; several fields of them must say the same."""
     found = said.reasoning
+    if _REASONING_NAMES.isdisjoint(item):
+        return found
     for field in _REASONING:
         value = item.get(field)
         if value is None:
@@ -142,28 +163,27 @@ def _label(item: Mapping[str, Any], field: str, place: str) -> str | None:
     return value or None
 
 
-def _link_results(messages: Sequence[Message], column: str) -> None:
+def _link_results(outline: Outline, column: str) -> None:
     """Check that each result answers a call, and give it the name of the tool where the data don't."""
     names: dict[str, str] = {}
     calling = False
-    for number, message in enumerate(messages):
-        role = message.role
-        if role is _ASSISTANT:
-            calling = bool(message.tool_calls)
-            if calling:
+    for number, role in enumerate(outline.roles):
+        message = outline.rich.get(number)
+        if role == _ASSISTANT:
+            calling = message is not None and bool(message.tool_calls)
+            if calling and message is not None:
                 names.update(_names_by_id(message.tool_calls, f"{column}[{number}]"))
-        elif role is not _OBSERVATION:
+        elif role != _OBSERVATION:
             calling = False
-        else:
-            if not calling:
-                expected = "a result behind the message that calls"
-                raise RecordError("orphan-tool-result", f"{column}[{number}]", expected, "no call")
-            identity = message.call_id
-            if identity is not None and identity not in names:
-                place = f"{column}[{number}].tool_call_id"
-                raise RecordError("orphan-tool-result", place, "the id of a call", shorten(identity))
-            if message.name is None and identity is not None:
-                message.name = names[identity]
+        elif not calling:
+            expected = "a result behind the message that calls"
+            raise RecordError("orphan-tool-result", f"{column}[{number}]", expected, "no call")
+        elif message is not None and message.call_id is not None:
+            if message.call_id not in names:
+                place, got = f"{column}[{number}].tool_call_id", shorten(message.call_id)
+                raise RecordError("orphan-tool-result", place, "the id of a call", got)
+            if message.name is None:
+                message.name = names[message.call_id]
 
 
 def _names_by_id(calls: Sequence[ToolCall], place: str) -> dict[str, str]:
@@ -175,15 +195,14 @@ def _names_by_id(calls: Sequence[ToolCall], place: str) -> dict[str, str]:
     return names
 
 
-def _cut_leading(messages: list[Message], notes: list[str]) -> str | None:
-    """Remove the system messages in front, and return what they say; None where there are none."""
-    count = 0
-    while count < len(messages) and messages[count].role is Role.SYSTEM:
-        count += 1
+def _cut_leading(outline: Outline, notes: list[str]) -> tuple[Outline, str | None]:
+    """Return the messages without the system messages in front, and what those say, or None."""
+    roles, texts, rich = outline
+    count = len(roles) - len(roles.lstrip(_SYSTEMS))
     if not count:
-        return None
-    if any(message.train for message in messages[:count]):
+        return outline, None
+    if any(message.train for number, message in rich.items() if number < count):
         notes.append("system-not-trained")
-    text = "\n\n".join(message.text for message in messages[:count] if message.content)
-    del messages[:count]
-    return text
+    text = "\n\n".join([text for text in texts[:count] if text])
+    behind = {number - count: message for number, message in rich.items() if number >= count}
+    return Outline(roles[count:], texts[count:], behind), text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from mtsft_preproc.dialogue import Dialogue, Message, Role, ToolCall, shorten
+from mtsft_preproc.dialogue import Dialogue, Message, Outline, Role, ToolCall, shorten
 from mtsft_preproc.errors import RecordError, SettingsError
 from mtsft_preproc.handlers.base import DialogueHandler, Handler, HandlerOptions, summary_of
 from mtsft_preproc.handlers.message_text import message_list, role_of, system_of, train_flag
@@ -83,7 +83,8 @@ class SharegptRecords(Handler):
         columns = self.columns
         column = columns.get("messages", "")
         given, from_text = message_list(record, column)
-        messages: list[Message] = []
+        roles, texts = bytearray(), list[str]()
+        rich: dict[int, Message] = {}
         notes: list[str] = []
         leading = None
         plain, role_tag, content_tag = self._plain, self.tag["role_tag"], self.tag["content_tag"]
@@ -91,22 +92,28 @@ class SharegptRecords(Handler):
             # Nearly all messages are a role and a text, and speak when it is their turn.
             if type(item) is dict and len(item) == self._fields and role_tag:
                 name, content = item.get(role_tag), item.get(content_tag)
-                roles = plain[len(messages) % 2]
-                if type(content) is str and type(name) is str and name in roles:
-                    messages.append(Message(roles[name], content))
+                known = plain[len(texts) % 2]
+                if type(content) is str and type(name) is str and name in known:
+                    roles.append(known[name])
+                    texts.append(content)
                     continue
             place = f"{column}[{number}]"
-            kind = self._kind(item, place, len(messages))
+            kind = self._kind(item, place, len(texts))
             if kind != "system_tag":
-                self._check_turn(kind, place, len(messages))
-                messages.append(self._message(item, kind, place, notes, from_text))
+                self._check_turn(kind, place, len(texts))
+                message = self._message(item, kind, place, notes, from_text)
+                if message.is_rich:
+                    rich[len(texts)] = message
+                roles.append(message.role)
+                texts.append(message.text)
                 continue
             if number:
                 raise RecordError("role-order", place, "a system message in front alone", "another one")
             leading = self._text(item, place)
             if train_flag(item, place):
                 notes.append("system-not-trained")
-        dialogue = Dialogue(messages, notes=notes, summary=summary_of(record, columns))
+        outline = Outline(bytes(roles), texts, rich)
+        dialogue = Dialogue(outline, notes=notes, summary=summary_of(record, columns))
         dialogue.system = system_of(record, columns.get("system"), leading, notes)
         if "tools" in columns:
             dialogue.tools = read_tools(record.get(columns["tools"]), columns["tools"], notes)
@@ -180,8 +187,8 @@ class SharegptHandler(SharegptRecords, DialogueHandler):
     def dialogue(self, record: Mapping[str, Any]) -> Dialogue:
         dialogue, _ = self.read(record)
         # A target stands behind the first source, if there is one.
-        if len(dialogue.messages) < 2:
-            got = "a single message" if dialogue.messages else "a system message alone"
+        if len(dialogue.outline.roles) < 2:
+            got = "a single message" if dialogue.outline.roles else "a system message alone"
             column = self.columns.get("messages", "")
             raise RecordError("no-assistant", column, f"a message of {self.names(targets=True)}", got)
         return dialogue

@@ -1,6 +1,6 @@
 """Dialogue -> segments: chat formats as data, and what renders them."""
 
-from mtsft_preproc.templates.chat import ChatRenderer, ChatTemplate, prompts_of
+from mtsft_preproc.templates.chat import ChatRenderer, ChatTemplate, ShapeDiffers, prompts_of
 from mtsft_preproc.templates.formats import (
     BUILTIN,
     ChatFormat,
@@ -39,6 +39,7 @@ __all__ = [
     "PromptFormat",
     "PromptTemplate",
     "PromptType",
+    "ShapeDiffers",
     "Template",
     "TextFormat",
     "TextTemplate",

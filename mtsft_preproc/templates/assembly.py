@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from mtsft_preproc.errors import RecordError
+from mtsft_preproc.stages import clock
 from mtsft_preproc.templates.segments import TEXT, Kind, SegmentBatch, Segments
 from mtsft_preproc.templates.token_batch import WHOLE, Bools, Ints, TokenBatch
 from mtsft_preproc.tokenization import Encoder, FlatIds, SpannedIds
@@ -36,6 +38,46 @@ class _Encoded:
     failed: dict[int, RecordError]
 
 
+class _Repeated(NamedTuple):
+    """An array in which values stand several times in a row, to be made when it is needed."""
+
+    values: npt.NDArray[Any]
+    counts: Ints
+
+    def array(self) -> npt.NDArray[Any]:
+        """Return it."""
+        return np.repeat(self.values, self.counts)
+
+
+class _Assembled(TokenBatch):
+    """A batch whose ``kinds`` and ``messages`` are made when somebody asks: few settings need them."""
+
+    __slots__ = ("_kinds", "_messages")
+    _kinds: _Kinds | _Repeated
+    _messages: Ints | _Repeated
+
+    @property
+    def kinds(self) -> _Kinds:
+        if isinstance(self._kinds, _Repeated):
+            self._kinds = self._kinds.array()
+        return self._kinds
+
+    @kinds.setter
+    def kinds(self, kinds: Any) -> None:
+        self._kinds = kinds
+
+    @property
+    def messages(self) -> Ints:
+        if isinstance(self._messages, _Repeated):
+            self._messages = self._messages.array()
+        return self._messages
+
+    @messages.setter
+    def messages(self, messages: Any) -> None:
+        self._messages = messages
+
+
+@clock.stage("assemble")
 def assemble(
     segments: SegmentBatch, encoder: Encoder, constants: FlatIds, targets: Sequence[bool] | None
 ) -> TokenBatch:
@@ -62,19 +104,22 @@ def assemble(
     message_ends = ends[borders[1:]]
     dialogue_ends = np.asarray(segments.dialogue_ends, np.int64)
     trained = np.asarray(segments.trained, bool)
-    kinds = np.repeat(columns.kinds, lengths)
-    messages = np.repeat(np.arange(len(per_message)), per_message)
+    numbers = np.arange(len(per_message))
     said = None
+    kinds: Any
+    messages: Any
     if segments.stretches:
+        kinds, messages = np.repeat(columns.kinds, lengths), np.repeat(numbers, per_message)
         _paint(segments, encoded, ends[:-1][columns.constants == TEXT], kinds, messages)
     else:
+        kinds, messages = _Repeated(columns.kinds, lengths), _Repeated(numbers, per_message)
         of_message = np.repeat(trained, np.diff(borders))
         said = np.repeat((columns.kinds >= Kind.GENERATED) & of_message, lengths)
     late = np.zeros(0, np.int64)
     if targets:
         starting = message_ends - per_message
         late = _late_stops(starting, message_ends, dialogue_ends, trained, np.asarray(targets, bool))
-    return TokenBatch(
+    return _Assembled(
         ids=ids,
         kinds=kinds,
         messages=messages,
@@ -89,6 +134,7 @@ def assemble(
     )
 
 
+@clock.stage("tokenize")
 def _encode_texts(segments: SegmentBatch, encoder: Encoder) -> _Encoded:
     """Encode all texts, those that are equal once."""
     if not segments.guarded and not segments.stretches:

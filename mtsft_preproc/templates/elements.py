@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -127,8 +128,9 @@ class CallSlot:
 
     def text(self, name: str, arguments: str) -> str:
         """Return the element's text."""
-        values = {_NAME: name, _ARGUMENTS: arguments}
-        return "".join([values.get(part, part) for part in self.parts])
+        return "".join(
+            [name if part == _NAME else arguments if part == _ARGUMENTS else part for part in self.parts]
+        )
 
     @property
     def opens_with_text(self) -> bool:
@@ -252,10 +254,16 @@ class TextGuard:
 def _add_stretches(pieces: Sequence[Piece], texts: Sequence[str], batch: SegmentBatch) -> None:
     """Note which parts of the text that was just added are of a kind of their own."""
     place = 0
-    for piece, text in zip(pieces, texts, strict=True):
-        if piece.kind is not None:
-            batch.add_stretch(len(batch.texts) - 1, place, len(text), piece.kind, piece.message)
-        place += len(text)
+    pairs = zip(pieces, texts, strict=True)
+    for (kind, message), run in itertools.groupby(pairs, lambda pair: (pair[0].kind, pair[0].message)):
+        lengths = [len(text) for _, text in run]
+        if kind is Kind.SYSTEM:
+            # A token that holds a letter of any of them is the system's: they are as good as one.
+            lengths = [sum(lengths)]
+        for length in lengths:
+            if kind is not None:
+                batch.add_stretch(len(batch.texts) - 1, place, length, kind, message)
+            place += length
 
 
 def _check_encodable(text: str) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import datetime
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -16,7 +14,7 @@ from mtsft_preproc.errors import RecordError
 from mtsft_preproc.templates.formats import Format
 from mtsft_preproc.templates.text_forms import TextTemplate
 from mtsft_preproc.templates.token_batch import Template, TokenBatch
-from mtsft_preproc.tokenization import Encoder, ResolvedTokenizer, open_encoder
+from mtsft_preproc.tokenization import Encoder
 
 __all__ = ["Probe", "ProbeReport", "TurnEnd", "probe_dialogue", "reporting", "stop_remedy", "turn_ends"]
 
@@ -74,20 +72,18 @@ def probe_dialogue() -> Dialogue:
 
 @dataclass(frozen=True)
 class Probe:
-    """Opens a tokenizer with a format and tries it; runs in the process that loads the tokenizer."""
+    """Tries a format with the encoder of a tokenizer."""
 
     format: Format
     config: PreprocessConfig
 
-    def __call__(self, resolved: ResolvedTokenizer) -> ProbeReport:
+    def __call__(self, encoder: Encoder) -> ProbeReport:
         """Return what was found.
 
         Raises:
             TemplateError: The format doesn't go with the tokenizer.
         """
-        found = self.format.resolve(resolved.spec, self.config.date() or datetime.date.today())
-        with tempfile.TemporaryDirectory() as folder:
-            encoder = open_encoder(resolved.save(Path(folder)))
+        found = self.format.resolve(encoder.spec, self.config.date() or datetime.date.today())
         template = found.open(encoder, reporting(self.config))
         dialogue = probe_dialogue()
         trained = [message.role.is_target for message in dialogue.messages]
@@ -95,7 +91,7 @@ class Probe:
         if one_reply or self.config.train_on in _LAST_ALONE:
             trained[:-1] = [False] * (len(trained) - 1)
         batch = template.encode([dialogue], [trained])
-        stops = tuple(encoder.decode([index]) for index in resolved.spec.stop_ids)
+        stops = tuple(encoder.decode([index]) for index in encoder.spec.stop_ids)
         if batch.failed:
             error: RecordError = batch.failed[0]
             line = " ".join(str(error).split())

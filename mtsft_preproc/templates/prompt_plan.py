@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from mtsft_preproc.dialogue import Dialogue, Message, Role
+from mtsft_preproc.dialogue import Dialogue, Message, Outline, Role
 from mtsft_preproc.templates.elements import Compiled, Slot
 from mtsft_preproc.templates.segments import TEXT, Kind, RunTable, SegmentBatch
 from mtsft_preproc.templates.thinking import Reply
@@ -19,10 +20,19 @@ __all__ = ["PlanParts", "PromptPlan"]
 
 #: Looked up once: an enum's members are slow to get at.
 _ASSISTANT = Role.ASSISTANT
+#: Who may speak first in a round, and second; a byte each.
+_SOURCES, _TARGETS = bytes([Role.USER, Role.OBSERVATION]), bytes([Role.ASSISTANT])
+#: The code of a message is its role, with one of these bits in a round with an empty thought, and with the
+#: other if it is the first or the last one of its dialogue.
+_THOUGHT, _EDGE = 1 << 3, 1 << 4
+#: Codes of what opens a dialogue: the default, a system text.
+_DEFAULT, _SYSTEM = 1 << 5, (1 << 5) + 1
+#: Shapes that are remembered.
+_KEPT = 4096
 #: Segments: the number of a constant or TEXT, and the kind.
 _Segments = list[tuple[int, Kind]]
-#: Appends the calls of a reply: message, reply, its place, number of the round, batch.
-_Calls = Callable[[Message, Reply, str, int, SegmentBatch], bool]
+#: Appends the calls of a reply: message, reply, its place, False, number of the round, batch.
+_Calls = Callable[[Message, Reply, str, bool, int, SegmentBatch], bool]
 
 
 @dataclass(frozen=True)
@@ -54,20 +64,22 @@ class PlanParts:
     thought_kind: Kind
 
 
-@dataclass(frozen=True, slots=True)
-class _Form:
-    """What a message becomes.
+class _Shape(NamedTuple):
+    """What all dialogues of the same roles have in common.
 
     Attributes:
-        before: What stands in front of its words in the text.
-        after: What stands behind them.
-        runs: Its runs: by whether it is behind the first source (of a reply: whether it is the last), plus
-            two where an empty thought goes with it.
+        codes: The code of each message, without thoughts.
+        runs: Its run.
+        around: What stands before and behind its words in its text, thought or none.
     """
 
-    before: str
-    after: str
-    runs: tuple[int, int, int, int]
+    codes: bytes
+    runs: list[int]
+    around: list[tuple[str, str]]
+
+    def filled(self, texts: Sequence[str]) -> list[str]:
+        """Return texts of messages with what stands around them."""
+        return [before + text + after for (before, after), text in zip(self.around, texts, strict=True)]
 
 
 class PromptPlan:
@@ -77,7 +89,7 @@ class PromptPlan:
         parts: The prompt type.
         table: Takes the runs.
         tools: Appends the system text and tools of a dialogue that has tools, and all in front of them;
-            False: it can't be done here, and nothing was appended.
+            False: it can't be done here, and nothing was appended. None: no dialogue with tools is plain.
         calls: Appends the calls of a reply; returns whether their texts spell a special token.
 
     Raises:
@@ -88,22 +100,32 @@ class PromptPlan:
         self,
         parts: PlanParts,
         table: RunTable,
-        tools: Callable[[Dialogue, SegmentBatch], bool],
+        tools: Callable[[Dialogue, SegmentBatch], bool] | None,
         calls: _Calls,
     ) -> None:
         self._parts, self._table, self._tools, self._calls = parts, table, tools, calls
         self._words = parts.words
-        prefix = self._constants(parts.prefix, Kind.PREFIX)
-        default = self._constants(parts.default_system, Kind.SYSTEM)
-        self._opening = table.number([*prefix, *default])
-        before, segments, after = self._format(parts.system, Kind.SYSTEM)
-        self._system = before, after, table.number([*prefix, *segments])
-        #: By role; None: no dialogue has one where a source is expected.
-        self._sources = [self._source(role) for role in Role]
-        self._reply = self._target()
+        #: By code: what stands before and behind the words in their text.
+        self._around = [("", "")] * (_SYSTEM + 1)
+        #: By code: the run.
+        self._run = [0] * (_SYSTEM + 1)
+        #: By roles; when there are too many, all of them are forgotten.
+        self._shapes: dict[bytes, _Shape | None] = {}
+        self._compile_openings()
+        for role in (Role.USER, Role.OBSERVATION):
+            self._compile_source(role)
+        self._compile_reply()
         closing = [(constant, Kind.GENERATED) for constant in parts.closing]
         #: What ends a reply that calls, by whether it is the last.
         self._ends = table.end, table.number(closing, ends=True)
+
+    def _compile_openings(self) -> None:
+        prefix = self._constants(self._parts.prefix, Kind.PREFIX)
+        default = self._constants(self._parts.default_system, Kind.SYSTEM)
+        before, segments, after = self._format(self._parts.system, Kind.SYSTEM)
+        self._around[_SYSTEM] = before, after
+        self._run[_DEFAULT] = self._table.number([*prefix, *default])
+        self._run[_SYSTEM] = self._table.number([*prefix, *segments])
 
     def _constants(self, elements: Compiled, kind: Kind) -> _Segments:
         found = []
@@ -123,37 +145,48 @@ class PromptPlan:
         after = self._constants(elements[at + 1 :], kind)
         return slots[0].before, [*before, (TEXT, kind), *after], slots[0].after
 
-    def _source(self, role: Role) -> _Form | None:
-        if role not in (Role.USER, Role.OBSERVATION):
-            return None
+    def _compile_source(self, role: Role) -> None:
         before, segments, after = self._format(self._parts.formats[role], Kind.CONTEXT)
         separator = self._constants(self._parts.separator, Kind.CONTEXT)
-        thought: _Segments = []
-        if self._parts.thought_kind is Kind.CONTEXT:
-            thought = [(self._parts.empty_thought, Kind.CONTEXT)]
-        number = self._table.number
-        runs = (
-            number(segments, ends=True),
-            number([*separator, *segments], ends=True),
-            number([*segments, *thought], ends=True),
-            number([*separator, *segments, *thought], ends=True),
-        )
-        return _Form(before, after, runs)
+        for code, thought in self._codes_of(role, Kind.CONTEXT):
+            self._around[code] = self._around[code + _EDGE] = before, after
+            self._run[code] = self._table.number([*separator, *segments, *thought], ends=True)
+            self._run[code + _EDGE] = self._table.number([*segments, *thought], ends=True)
 
-    def _target(self) -> _Form:
-        before, segments, after = self._format(self._parts.formats[Role.ASSISTANT], Kind.GENERATED)
+    def _compile_reply(self) -> None:
+        before, segments, after = self._format(self._parts.formats[_ASSISTANT], Kind.GENERATED)
         closing = [(constant, Kind.GENERATED) for constant in self._parts.closing]
-        thought: _Segments = []
-        if self._parts.thought_kind is Kind.GENERATED:
-            thought = [(self._parts.empty_thought, Kind.GENERATED)]
-        number = self._table.number
-        runs = (
-            number(segments, ends=True),
-            number([*segments, *closing], ends=True),
-            number([*thought, *segments], ends=True),
-            number([*thought, *segments, *closing], ends=True),
-        )
-        return _Form(before, after, runs)
+        for code, thought in self._codes_of(_ASSISTANT, Kind.GENERATED):
+            self._around[code] = self._around[code + _EDGE] = before, after
+            self._run[code] = self._table.number([*thought, *segments], ends=True)
+            self._run[code + _EDGE] = self._table.number([*thought, *segments, *closing], ends=True)
+
+    def _codes_of(self, role: Role, kind: Kind) -> list[tuple[int, _Segments]]:
+        """Return the codes of a role, and the thought that messages of each have if that is a ``kind``."""
+        thought: _Segments = [(self._parts.empty_thought, kind)] if self._parts.thought_kind is kind else []
+        return [(role, []), (role + _THOUGHT, thought)]
+
+    def add_texts(self, dialogue: Dialogue, batch: SegmentBatch) -> bool:
+        """Append a dialogue of texts alone, as nearly all are; all but ``end_dialogue``.
+
+        Args:
+            dialogue: As :meth:`add` takes it.
+            batch: Takes the segments.
+
+        Returns:
+            Whether it is one; if not, nothing was appended.
+        """
+        roles, texts, rich = dialogue.outline
+        if rich or dialogue.tools or (dialogue.one_turn and self._words):
+            return False
+        shape = self._shape(roles)
+        if shape is None:
+            return False
+        self._open(dialogue.system, batch)
+        batch.texts += shape.filled(texts)
+        batch.runs += self._runs_of(self._codes(shape, texts), shape)
+        batch.messages += len(roles)
+        return True
 
     def add(self, dialogue: Dialogue, batch: SegmentBatch) -> list[str] | None:
         """Append a dialogue, all but ``end_dialogue``.
@@ -168,59 +201,96 @@ class PromptPlan:
         Raises:
             RecordError: It can't be rendered; ``batch`` then holds a part of it.
         """
-        messages = dialogue.messages
-        if not messages or len(messages) % 2 or not self._open(dialogue, batch):
+        roles, _, rich = dialogue.outline
+        # In history, thoughts of earlier replies are left out.
+        shape = self._shape(roles)
+        if shape is None or (dialogue.one_turn and self._words):
             return None
-        return self._rounds(messages, batch)
-
-    def _open(self, dialogue: Dialogue, batch: SegmentBatch) -> bool:
-        for place, message in enumerate(dialogue.messages):
-            if place % 2:
-                plain = message.role is _ASSISTANT
-            else:
-                plain = self._sources[message.role] is not None and not message.tool_calls
-            if message.reasoning or not plain:
-                return False
-        if dialogue.one_turn and self._words is not None:
-            return False  # thoughts of earlier replies are left out
+        for message in rich.values():
+            if message.reasoning or (message.tool_calls and message.role is not _ASSISTANT):
+                return None
         if dialogue.tools:
-            return self._tools(dialogue, batch)
-        if dialogue.system:
-            before, after, run = self._system
-            batch.texts.append(before + dialogue.system + after)
-            batch.runs.append(run)
+            if self._tools is None or not self._tools(dialogue, batch):
+                return None
         else:
-            batch.runs.append(self._opening)
-        return True
+            self._open(dialogue.system, batch)
+        return self._add_messages(dialogue.outline, shape, batch)
 
-    def _rounds(self, messages: Sequence[Message], batch: SegmentBatch) -> list[str]:
-        """Append the messages. The inner loop of a run: hence the local names."""
-        add_text, add_run = batch.texts.append, batch.runs.append
-        sources, words = self._sources, self._words
-        reply_before, reply_after, reply_runs = self._reply.before, self._reply.after, self._reply.runs
-        last = len(messages) - 2
-        thought = 0
+    def _open(self, system: str, batch: SegmentBatch) -> None:
+        """Append what stands in front of the first message where there are no tools."""
+        if system:
+            before, after = self._around[_SYSTEM]
+            batch.texts.append(before + system + after)
+            batch.runs.append(self._run[_SYSTEM])
+        else:
+            batch.runs.append(self._run[_DEFAULT])
+
+    def _shape(self, roles: bytes) -> _Shape | None:
+        """Return what all dialogues of these roles have in common; None: the roles don't take turns."""
+        try:
+            return self._shapes[roles]
+        except KeyError:
+            pass
+        shape = None
+        if _take_turns(roles):
+            codes = bytearray(roles)
+            codes[0] += _EDGE
+            codes[-1] += _EDGE
+            shape = _Shape(bytes(codes), [self._run[code] for code in codes],
+                           [self._around[code] for code in codes])  # fmt: skip
+        if len(self._shapes) >= _KEPT:
+            self._shapes.clear()
+        self._shapes[roles] = shape
+        return shape
+
+    def _codes(self, shape: _Shape, texts: Sequence[str]) -> bytes:
+        """Return the code of each message."""
+        if self._words is None:
+            return shape.codes
+        before, behind = self._words
+        codes = bytearray(shape.codes)
+        for number in range(1, len(codes), 2):
+            if before not in texts[number] and behind not in texts[number]:
+                codes[number - 1] += _THOUGHT
+                codes[number] += _THOUGHT
+        return bytes(codes)
+
+    def _runs_of(self, codes: bytes, shape: _Shape) -> list[int]:
+        """Return the run of each message."""
+        return shape.runs if codes is shape.codes else [self._run[code] for code in codes]
+
+    def _add_messages(self, outline: Outline, shape: _Shape, batch: SegmentBatch) -> list[str]:
+        """Append the messages of a dialogue, some of which may call tools."""
+        roles, words, rich = outline
+        codes = self._codes(shape, words)
+        texts, runs = shape.filled(words), self._runs_of(codes, shape)
         spelled = False
-        for place in range(0, len(messages), 2):
-            source, target = messages[place], messages[place + 1]
-            content = target.content or ""
-            if words is not None:
-                thought = 0 if words[0] in content or words[1] in content else 2
-            form = sources[source.role]
-            assert form is not None
-            add_text(form.before + (source.content or "") + form.after)
-            add_run(form.runs[(place > 0) + thought])
-            if target.tool_calls:
-                spelled |= self._call(target, content, place, bool(thought), batch)
-                add_run(self._ends[place == last])
-            else:
-                add_text(reply_before + content + reply_after)
-                add_run(reply_runs[(place == last) + thought])
-        batch.messages += len(messages)
+        done = 0
+        for number, target in rich.items():
+            if not target.tool_calls:
+                continue
+            batch.texts += texts[done:number]
+            batch.runs += runs[done:number]
+            spelled |= self._call(target, number, bool(codes[number] & _THOUGHT), batch)
+            batch.runs.append(self._ends[number == len(roles) - 1])
+            done = number + 1
+        batch.texts += texts[done:]
+        batch.runs += runs[done:]
+        batch.messages += len(roles)
         return ["special-token-in-text"] if spelled else []
 
-    def _call(self, target: Message, content: str, place: int, thought: bool, batch: SegmentBatch) -> bool:
+    def _call(self, target: Message, number: int, thought: bool, batch: SegmentBatch) -> bool:
         kind = self._parts.thought_kind if thought else None
         if kind is Kind.GENERATED:
             batch.add_constant(self._parts.empty_thought, kind)
-        return self._calls(target, (content, "", kind), f"messages[{place + 1}]", place // 2, batch)
+        return self._calls(
+            target, (target.text, "", kind), f"messages[{number}]", False, number // 2, batch
+        )
+
+
+def _take_turns(roles: bytes) -> bool:
+    """Return whether users or tools and the assistant take turns, and the assistant has the last one."""
+    if not roles or len(roles) % 2:
+        return False
+    # Nothing is left of what holds these roles alone.
+    return not roles[::2].strip(_SOURCES) and not roles[1::2].strip(_TARGETS)

@@ -35,13 +35,8 @@ class Piece:
         system = self.dialogue.system
         if summarized and self.dialogue.summary:
             system = "\n\n".join(text for text in (system, self.dialogue.summary) if text)
-        dialogue = replace(self.dialogue, messages=self.dialogue.messages[start:end], system=system)
+        dialogue = self.dialogue.but(messages=self.dialogue.messages[start:end], system=system)
         return replace(self, dialogue=dialogue, trained=self.trained[start:end], first=self.first + start)
-
-    @property
-    def characters(self) -> int:
-        """Characters of its messages, by which its tokens are guessed."""
-        return sum(map(_size, self.dialogue.messages))
 
     @property
     def weight(self) -> int:
@@ -51,21 +46,17 @@ class Piece:
         if tools:
             shared = SharedTools.of(tools)
             size += shared.size if shared else sum(len(str(tool)) for tool in tools)
-        return self.characters + size
+        return sum(sizes(self.dialogue)) + size
 
 
-def _size(message: Message) -> int:
-    size = len(message.content or "")
-    if message.reasoning:
-        size += len(message.reasoning)
-    for call in message.tool_calls:
-        size += len(str(call.arguments)) + len(call.name)
-    return size
-
-
-def sizes(messages: Sequence[Message]) -> list[int]:
-    """Return the characters of each message."""
-    return [_size(message) for message in messages]
+def sizes(dialogue: Dialogue) -> list[int]:
+    """Return the characters of each message of a dialogue."""
+    _, texts, rich = dialogue.outline
+    found = list(map(len, texts))
+    for number, message in rich.items():
+        found[number] += len(message.reasoning or "")
+        found[number] += sum(len(str(call.arguments)) + len(call.name) for call in message.tool_calls)
+    return found
 
 
 def round_starts(messages: Sequence[Message]) -> list[int]:

@@ -113,7 +113,7 @@ def fit_rounds(
     """
     searches: list[list[_Search]] = []
     for piece, tokens in zip(pieces, lengths, strict=True):
-        texts = sizes(piece.dialogue.messages)
+        texts = sizes(piece.dialogue)
         borders = [*round_starts(piece.dialogue.messages), len(texts)]
         weights = [1 + sum(texts[start:end]) for start, end in itertools.pairwise(borders)]
         count, rate = len(weights), tokens / sum(weights)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import inspect
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
@@ -86,14 +87,14 @@ FULL = Dialogue(
 def changed(number: int, **changes: Any) -> Dialogue:
     messages = list(FULL.messages)
     messages[number] = replace(messages[number], **changes)
-    return replace(FULL, messages=messages)
+    return FULL.but(messages=messages)
 
 
 SAID_ELSE = {
-    "system": replace(FULL, system="t"),
-    "no system": replace(FULL, system=""),
-    "tools": replace(FULL, tools=[{"name": "g"}]),
-    "no tools": replace(FULL, tools=[]),
+    "system": FULL.but(system="t"),
+    "no system": FULL.but(system=""),
+    "tools": FULL.but(tools=[{"name": "g"}]),
+    "no tools": FULL.but(tools=[]),
     "role": changed(0, role=Role.SYSTEM),
     "text": changed(3, content="c"),
     "no text": changed(3, content=None),
@@ -108,8 +109,8 @@ SAID_ELSE = {
     "name": changed(2, name="g"),
     "no name": changed(2, name=None),
     "call_id": changed(2, call_id="c2"),
-    "less": replace(FULL, messages=FULL.messages[:-1]),
-    "order": replace(FULL, messages=[FULL.messages[n] for n in (0, 2, 1, 3)]),
+    "less": FULL.but(messages=FULL.messages[:-1]),
+    "order": FULL.but(messages=[FULL.messages[n] for n in (0, 2, 1, 3)]),
 }
 
 
@@ -125,9 +126,9 @@ TRAINED_ELSE = {
     "train": changed(1, train=True),
     "not train": changed(1, train=False),
     "train another": changed(3, train=True),
-    "one turn": replace(FULL, one_turn=True),
-    "summary": replace(FULL, summary="x"),
-    "another summary": replace(FULL, summary="y"),
+    "one turn": FULL.but(one_turn=True),
+    "summary": FULL.but(summary="x"),
+    "another summary": FULL.but(summary="y"),
 }
 
 
@@ -147,12 +148,12 @@ def test_nothing_said_is_as_good_as_an_empty_text(field: str) -> None:
 
 
 def test_notes_do_not_count() -> None:
-    assert dialogue_digest(replace(FULL, notes=["empty-prompt"])) == dialogue_digest(FULL)
+    assert dialogue_digest(FULL.but(notes=["empty-prompt"])) == dialogue_digest(FULL)
 
 
 def test_nothing_of_a_dialogue_is_forgotten() -> None:
     """A new field has to be put where it belongs, here too."""
-    names = {kind: [field.name for field in fields(kind)] for kind in (Dialogue, Message, ToolCall)}
+    names = {kind: list(inspect.signature(kind).parameters) for kind in (Dialogue, Message, ToolCall)}
     assert names == {
         Dialogue: ["messages", "system", "tools", "notes", "summary", "one_turn"],
         Message: ["role", "content", "reasoning", "tool_calls", "name", "call_id", "train"],
@@ -231,7 +232,7 @@ def test_half_a_character_in_any_text() -> None:
     places = [
         told(half, ""), told("", half), told("", "", system=half), changed(1, reasoning=half),
         changed(2, name=half), changed(2, call_id=half), changed(1, tool_calls=(ToolCall(half, {}),)),
-        replace(FULL, summary=half),
+        FULL.but(summary=half),
     ]  # fmt: skip
     found = [dialogue_digest(dialogue) for dialogue in places]
     found += [text_digest([half]), text_digest([half, ""]), dialogue_digest(FULL, beside=[half])]
@@ -305,17 +306,17 @@ def test_digests_are_equal_where_dialogues_are(found: list[Dialogue], data: st.D
         change = data.draw(st.sampled_from(["none", "system", "message", "flag", "tools"]))
         messages = list(dialogue.messages)
         if change == "system":
-            found.append(replace(dialogue, system=data.draw(texts)))
+            found.append(dialogue.but(system=data.draw(texts)))
         elif change == "tools":
-            found.append(replace(dialogue, tools=[*dialogue.tools, data.draw(values)]))
+            found.append(dialogue.but(tools=[*dialogue.tools, data.draw(values)]))
         elif messages and change == "message":
             messages[-1] = replace(messages[-1], content=data.draw(st.none() | texts))
-            found.append(replace(dialogue, messages=messages))
+            found.append(dialogue.but(messages=messages))
         elif messages and change == "flag":
             messages[0] = replace(messages[0], train=data.draw(st.sampled_from([None, True, False])))
-            found.append(replace(dialogue, messages=messages))
+            found.append(dialogue.but(messages=messages))
         else:
-            found.append(replace(dialogue, notes=["odd"]))
+            found.append(dialogue.but(notes=["odd"]))
     digests = [dialogue_digest(dialogue) for dialogue in found]
     for one, digest in zip(found, digests, strict=True):
         for other, its in zip(found, digests, strict=True):
@@ -432,7 +433,7 @@ def test_replies_that_are_left_out_are_flags() -> None:
     empty, flagged = told("a", ""), told("a", "")
     flagged.messages[1].train = False
     told_more = [
-        replace(dialogue, messages=[*dialogue.messages, *told("b", "c").messages])
+        dialogue.but(messages=[*dialogue.messages, *told("b", "c").messages])
         for dialogue in (empty, flagged)
     ]
     one, other = digests_of(encoded(opened("qwen"), told_more, empty_reply="untrained"))
@@ -447,7 +448,7 @@ def test_a_pair_has_the_digest_of_both_sides() -> None:
     replies = [("x", "y"), ("x", "z"), ("y", "x"), ("", "y"), ("x", "y")]
     pairs = [pair_of(asked, *own) for own in replies]
     batch = encoded_pairs(opened("qwen"), pairs, seq_length=10**6)
-    expected = [dialogue_digest(*(replace(side, one_turn=True) for side in pair)) for pair in pairs]
+    expected = [dialogue_digest(*(side.but(one_turn=True) for side in pair)) for pair in pairs]
     assert digests_of(batch) == [expected[row] for row in batch.rows.tolist()]
     assert len({content for content, _ in digests_of(batch)}) == len(batch.rows) - 1
     long = pair_of(asked, "x" * 1000, "y")

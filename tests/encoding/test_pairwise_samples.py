@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
@@ -198,7 +197,7 @@ def test_thoughts_that_stand_apart_are_left_out_of_earlier_replies() -> None:
     found = told("q1", "A1", "q2", "-")
     found.messages[1].reasoning = "hm"
     one, other = pair_of(found, "C", "R")
-    one = replace(one, messages=[*one.messages[:-1], Message(Role.ASSISTANT, "C", "so")])
+    one = one.but(messages=[*one.messages[:-1], Message(Role.ASSISTANT, "C", "so")])
     ((chosen, rejected),) = sides_of(encoded(template, [(one, other)]))
     assert text_of(template, chosen.ids) == chatml("q1", "A1", "q2", "<think>\nso\n</think>\n\nC")
     assert text_of(template, rejected.ids) == chatml("q1", "A1", "q2", f"{EMPTY}R")

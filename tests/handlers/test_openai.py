@@ -627,3 +627,30 @@ def test_what_goes_in_comes_out_in_all_forms(groups: list[list[Message]], named:
                 json.dumps(c.arguments) for m in messages for c in m.tool_calls
             ]
         assert json.dumps(column) == before
+
+
+ODD: list[Any] = [
+    *(None, 3, "qq", [], ["role", "content"], {}, {"role": "user"}, {"content": "x"}),
+    *({"role": role, "content": "x"} for role in (None, ["user"], "judge", "tool", "system")),
+    *({"role": "user", "content": content} for content in (None, 1, [{"type": "text", "text": "parts"}])),
+    *(calling(call()), calling(call("c2"), content="x"), {"role": "assistant", "tool_calls": [call(None)]}),
+    *(result(), result("c2", name="g"), {"role": "assistant", "content": ""}, {"role": "user", "x": "y"}),
+    {"role": "developer", "content": "", "train": 1},
+    {"role": "assistant", "content": "a", "reasoning": "hm"},
+]
+
+
+@settings(max_examples=300)
+@given(st.lists(st.sampled_from([Q, A, Q, A, *ODD]), min_size=1, max_size=6))
+def test_plain_messages_are_read_as_all_others(messages: list[Any]) -> None:
+    """A field that says nothing makes each message one that is more than a role and a content."""
+    longer = [{**item, "said_at": 0} if isinstance(item, dict) else item for item in messages]
+    found = []
+    for given_messages in (messages, longer):
+        try:
+            made = dialogue(*copy.deepcopy(given_messages))
+            found.append((made.outline, made.messages, made.system, made.notes))
+        except RecordError as error:
+            got = error.got.replace(", 'said_at': 0", "").replace("'said_at': 0", "")
+            found.append((error.reason, error.field, error.expected, got))
+    assert found[0] == found[1]

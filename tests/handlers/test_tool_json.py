@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import datetime
 import json
+import math
 from typing import Any
 
 import pytest
@@ -295,3 +296,45 @@ def test_the_nulls_of_equal_tools_are_noted_each_time() -> None:
         notes: list[str] = []
         assert read_tools([{"name": "f", "description": None}], "tools", notes) == [{"name": "f"}]
         assert notes == ["nulls-left-out"]
+
+
+@settings(max_examples=300)
+@given(
+    st.dictionaries(
+        st.text(max_size=3),
+        st.text(max_size=5) | st.integers() | st.floats() | st.none() | st.lists(st.integers(), max_size=2),
+        max_size=3,
+    ),
+    st.sampled_from([None, 1]),
+    st.booleans(),
+)
+def test_arguments_are_what_the_standard_library_reads(
+    value: Any, indent: int | None, ascii_only: bool
+) -> None:
+    text = json.dumps(value, indent=indent, ensure_ascii=ascii_only)
+    call = {"name": "f", "arguments": text}
+    if "NaN" in text or "Infinity" in text:
+        numbers = [number for number in value.values() if isinstance(number, float)]
+        if not all(map(math.isfinite, numbers)):
+            assert refusal(read_calls, call, "c", [], False) == ("bad-tool-json", "c.arguments")
+            return
+    (found,) = read_calls(call, "c", [], False)
+    assert list(found.arguments.items()) == list(json.loads(text).items())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"a": "1", "b": "2", "a": "3"}', {"a": "3", "b": "2"}),
+        ('{"a": 123456789012345678901}', {"a": 123456789012345678901}),
+        (' {"a": "\\ud83d\\ude00"}\n', {"a": "😀"}),
+    ],
+)
+def test_arguments_that_were_written_out(text: str, expected: dict[str, Any]) -> None:
+    (found,) = read_calls({"name": "f", "arguments": text}, "c", [], False)
+    assert json.dumps(found.arguments) == json.dumps(expected)
+
+
+def test_arguments_with_half_a_character_are_refused() -> None:
+    call = {"name": "f", "arguments": '{"a": "\\ud83d"}'}
+    assert refusal(read_calls, call, "c", [], False)[0] == "lone-surrogate"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from in_process import encoder_of
 
 from mtsft_preproc.config import PreprocessConfig
 from mtsft_preproc.errors import MtsftError, SettingsError, TemplateError
@@ -170,7 +171,7 @@ def test_the_dialogue_of_the_probe_is_plain() -> None:
 
 
 def ended(tokenizer: ResolvedTokenizer, config: PreprocessConfig) -> list[tuple[str, bool, bool, bool]]:
-    report = Probe(make_format(config), config)(tokenizer)
+    report = Probe(make_format(config), config)(encoder_of(tokenizer))
     assert report.error is None
     assert report.stop_tokens == ("<eos>",)
     return [(end.text, end.special, end.stops, end.late) for end in report.ends]
@@ -192,7 +193,7 @@ def test_white_space_behind_a_stop_does_not_hide_it(
     """As of qwen3, which trains the newline there."""
     found = load_tokenizer(tokenizer.spec.source, Adjustment("<|im_end|>"))
     config = make_chat(chat_template=None, prompt_type="qwen3")
-    report = Probe(make_format(config), config)(found)
+    report = Probe(make_format(config), config)(encoder_of(found))
     assert [(end.text, end.stops) for end in report.ends] == [("<|im_end|>", True)] * 2
 
 
@@ -208,7 +209,7 @@ def test_a_probe_that_fails_says_why(
     text: str, unproven: bool, make_chat: MakeConfig, tokenizer: ResolvedTokenizer
 ) -> None:
     config = make_chat()
-    report = Probe(make_format(config), config)(with_templates(tokenizer, default=text))
+    report = Probe(make_format(config), config)(encoder_of(with_templates(tokenizer, default=text)))
     assert (report.ends, report.unproven) == ((), unproven)
     assert report.error is not None
     assert "\n" not in report.error

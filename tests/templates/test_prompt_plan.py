@@ -122,3 +122,19 @@ def test_a_dialogue_that_changes_its_tools_has_those(templates: Templates) -> No
     batch = template.encode(made, [flags(item) for item in made])
     alone, copy, two, changed = (ids.tolist() for ids in np.split(batch.ids, batch.sample_ends[:-1]))
     assert alone == copy != two == changed
+
+
+def test_shapes_that_are_forgotten_are_made_again(
+    templates: Templates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mtsft_preproc.templates.prompt_plan._KEPT", 2)
+    template = templates("qwen3", "none")
+    one = [Message(Role.USER, "hi"), Message(Role.ASSISTANT, "yes")]
+    told = [Dialogue(one * rounds) for rounds in (1, 2, 3, 1, 2, 3)]
+    batch = template.encode(told, [flags(item) for item in told])
+    assert template._plan is not None
+    assert len(template._plan._shapes) <= 2
+    for number in range(3):
+        assert facts(batch, number) == facts(batch, number + 3)
+        alone = template.encode([told[number]], [flags(told[number])])
+        assert facts(alone, 0)["ids"] == facts(batch, number)["ids"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +206,7 @@ def test_glm4_moe_writes_tools_calls_and_results_as_its_own_template(
                           "<tool_response>\n12:00\n</tool_response>")  # fmt: skip
     assert calls in ours
     # Without tools the format's elements hold, as in the original.
-    bare = replace(dialogue, tools=[], messages=[*dialogue.messages[:3], says()])
+    bare = dialogue.but(tools=[], messages=[*dialogue.messages[:3], says()])
     assert '\n</think>\n\nweather\n{"city": "Köln", "days": [1, 2]}now\n{}' in rendered("glm4_moe", bare)
 
 

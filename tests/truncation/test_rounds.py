@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -50,7 +49,7 @@ def part(told: Dialogue, start: int, end: int) -> Dialogue:
     system = told.system
     if start and told.summary:
         system = f"{system}\n\n{told.summary}" if system else told.summary
-    return replace(told, messages=told.messages[places[start] : places[end]], system=system)
+    return told.but(messages=told.messages[places[start] : places[end]], system=system)
 
 
 def limit_of(template: Template, told: Dialogue, share: float) -> int:
@@ -77,7 +76,7 @@ def test_recent_keeps_the_newest_rounds_that_fit(
 ) -> None:
     template = opened(name)
     limit = limit_of(template, told, share)
-    flags = trained_flags(policies.get(policy), told.messages)
+    flags = trained_flags(policies.get(policy), told)
     batch = encoded(template, [told], train_on=policy, seq_length=limit, overlong="recent")
     places = borders(told)
     count = len(places) - 1
@@ -110,7 +109,7 @@ def test_head_keeps_the_first_rounds_that_fit(name: str, told: Dialogue, share: 
 
 def windows(template: Template, told: Dialogue, flags: Sequence[bool], limit: int) -> list[Any] | None:
     """Return the samples of ``window`` (turn, ids, labels); None where a round alone is too long."""
-    told = replace(told, summary="")  # one window trains what a summary in the next would tell
+    told = told.but(summary="")  # one window trains what a summary in the next would tell
     places = borders(told)
     by_start: dict[int, list[int]] = {}
     for number in range(len(places) - 1):
@@ -141,7 +140,7 @@ def test_window_gives_each_round_all_the_context_that_fits(
 ) -> None:
     template = opened(name)
     limit = limit_of(template, told, share)
-    flags = trained_flags(policies.get(policy), told.messages)
+    flags = trained_flags(policies.get(policy), told)
     batch = encoded(template, [told], train_on=policy, seq_length=limit, overlong="window")
     expected = windows(template, told, flags, limit) if any(flags) else []
     if expected:
@@ -225,7 +224,7 @@ def test_split_samples_are_cut_on_their_own(name: str, told: Dialogue, share: fl
     for target, message in enumerate(told.messages):
         if message.role is not A:
             continue
-        alone = replace(told, messages=told.messages[: target + 1])
+        alone = told.but(messages=told.messages[: target + 1])
         one = encoded(template, [alone], train_on="last", seq_length=limit, overlong=rule)
         if one.rejections:
             reasons[target] = one.rejections[0].reason
@@ -278,13 +277,13 @@ def test_the_summary_stands_where_something_was_cut(system: str, opening: str) -
     assert pair(rendered(template, told)) == pair(plain)
     cut = Dialogue(turns[2:], opening)
     limit = len(rendered(template, cut).ids)
-    long = replace(told, messages=[Message(U, "0" * limit), *turns[1:]])
+    long = told.but(messages=[Message(U, "0" * limit), *turns[1:]])
     # Windows train what the summary tells, one of them in front of it.
     for rule, shorter in (("recent", cut), ("window", Dialogue(turns[2:], system))):
         batch = encoded(template, [long], seq_length=limit, overlong=rule, train_on="last")
         assert [pair(sample) for sample in samples_of(batch)] == [pair(rendered(template, shorter))]
     # The first rounds know nothing of what comes behind them.
-    long = replace(told, messages=[*turns[:3], Message(A, "3" * limit)])
+    long = told.but(messages=[*turns[:3], Message(A, "3" * limit)])
     (sample,) = samples_of(encoded(template, [long], seq_length=limit, overlong="head"))
     assert pair(sample) == pair(rendered(template, Dialogue(turns[:2], system)))
 
@@ -295,7 +294,7 @@ def test_a_question_that_nobody_answers_is_no_round(name: str) -> None:
     told = Dialogue(
         [Message(U, "a" * 30), Message(A, "b"), Message(U, "c"), Message(A, "d"), Message(U, "e")]
     )
-    last = replace(told, messages=told.messages[2:])
+    last = told.but(messages=told.messages[2:])
     for limit in range(len(rendered(template, last).ids), len(rendered(template, told).ids)):
         (sample,) = samples_of(encoded(template, [told], seq_length=limit, overlong="recent"))
         assert pair(sample) == pair(rendered(template, last))

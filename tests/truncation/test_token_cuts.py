@@ -48,7 +48,7 @@ def cut(name: str, told: Dialogue, rule: str, limit: int, **changes: Any) -> Sam
 def test_plain_cuts_are_slices(
     name: str, rule: str, told: Dialogue, policy: str, data: st.DataObject
 ) -> None:
-    flags = trained_flags(policies.get(policy), told.messages)
+    flags = trained_flags(policies.get(policy), told)
     whole = rendered(opened(name), told, flags)
     limit = data.draw(st.integers(1, len(whole.ids) - 1))
     own = slice(0, limit) if rule == "right" else slice(len(whole.ids) - limit, None)
@@ -177,7 +177,7 @@ def test_pairs_are_cut_as_by_hand(
         for message in (Message(Role.USER, question), Message(Role.ASSISTANT, reply))
     ]
     told = Dialogue(messages, system)
-    flags = trained_flags(policies.get(policy), messages)[1::2]
+    flags = trained_flags(policies.get(policy), Dialogue(messages))[1::2]
     pairs, eos = pairs_by_hand(form, rounds, system)
     template = opened(form.name, **({"append_eod": True} if append_eod else {}))
     whole = rendered(template, told)

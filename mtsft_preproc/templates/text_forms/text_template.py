@@ -9,6 +9,7 @@ import numpy as np
 
 from mtsft_preproc.dialogue import Dialogue
 from mtsft_preproc.errors import RecordError, TokenizerError
+from mtsft_preproc.stages import clock
 from mtsft_preproc.templates.elements import TextGuard
 from mtsft_preproc.templates.segments import Kind, SegmentBatch
 from mtsft_preproc.templates.text_forms.encoded import EncodedTexts, SpannedText, encode_texts
@@ -56,6 +57,7 @@ class TextTemplate(Template):
         if form.needs_spans:
             _check_spans(encoder, form)
 
+    @clock.stage("render")
     def encode(
         self, dialogues: Sequence[Dialogue], trained: Sequence[Sequence[bool]], shared: bool = False
     ) -> TokenBatch:

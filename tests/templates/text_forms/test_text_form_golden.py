@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ def samples_of(dialogue: Dialogue, train_on: str) -> list[tuple[Dialogue, list[b
     chosen = replies if train_on == "split" else replies[-1:]
     return [
         (
-            replace(dialogue, messages=dialogue.messages[: last + 1]),
+            dialogue.but(messages=dialogue.messages[: last + 1]),
             [number == last for number in range(last + 1)],
         )
         for last in chosen

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from in_process import encoder_of
 from two_tokenizers import Both
 
 from mtsft_preproc.config import PreprocessConfig
@@ -136,7 +137,8 @@ def test_a_probe_finds_how_turns_end(
     ends: list[tuple[str, bool, bool]],
 ) -> None:
     both = around if name == "moss_text" else bare
-    report = Probe(TextFormat(name), make_config(prompt_type=None, append_eod=append_eod))(both.resolved)
+    config = make_config(prompt_type=None, append_eod=append_eod)
+    report = Probe(TextFormat(name), config)(encoder_of(both.resolved))
     assert report.error is None
     assert not report.unproven
     assert [(end.text.strip(), end.special, end.late) for end in report.ends] == ends
