@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mtsft_preproc.ledger import Block, sample_schema
+from mtsft_preproc.ledger import Block, numbers_column, same_column, sample_schema
 from mtsft_preproc.parts import PartReader
 from mtsft_preproc.plan import Plan
 from mtsft_preproc.readers import Shard
@@ -109,12 +109,12 @@ def _table(
     ]
     return pa.Table.from_arrays(
         [
-            pa.array(columns[f"lengths:{part.groups[0]}"]),
-            pa.array(columns["trained"]),
-            pa.repeat(pa.scalar(source, pa.string()), count),
-            pa.repeat(pa.scalar(path, pa.string()), count),
-            pa.array(columns["rows"] + first_row),
-            pa.array(turns, mask=turns < 0),
+            numbers_column(columns[f"lengths:{part.groups[0]}"]),
+            numbers_column(columns["trained"]),
+            same_column(source, count),
+            same_column(path, count),
+            numbers_column(columns["rows"] + first_row),
+            numbers_column(turns, turns < 0),
             pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), count, [None, digests]),
             *kept,
         ],

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +29,18 @@ from mtsft_preproc.gather import (
     plan_ranges,
     save_order,
 )
+from mtsft_preproc.hashing import file_sha256
 from mtsft_preproc.layout import OutputPaths
 from mtsft_preproc.ledger import Block, sample_schema, write_ledger
 from mtsft_preproc.manifest import Facts, build_manifest, files_entry, output_entry, side_manifest
-from mtsft_preproc.merge import merge_parts
-from mtsft_preproc.plan import file_sha256
+from mtsft_preproc.merge import Merger, merge_parts
 from mtsft_preproc.progress import bar
 from mtsft_preproc.publish import commit
+from mtsft_preproc.stages import Profile
 from mtsft_preproc.survey import Survey
 from mtsft_preproc.work import left_over
 
-__all__ = ["Output", "RunResult", "gather_outputs", "publish_outputs"]
+__all__ = ["Output", "RunResult", "begin_merge", "gather_outputs", "publish_outputs"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ class RunResult:
         reused_parts: Parts that an interrupted run had left.
         texts: Texts that a fast encoder turned into ids.
         checked: How many of them were compared with the reference.
+        profile: Where the time went.
     """
 
     prefix: Path
@@ -64,6 +67,7 @@ class RunResult:
     reused_parts: int = 0
     texts: int = 0
     checked: int = 0
+    profile: Profile = field(default_factory=Profile)
 
 
 @dataclass
@@ -157,6 +161,20 @@ def _run(engine: Engine, task: GatherItems, spans: list[Range]) -> None:
             progress.update(span.places[1] - span.places[0])
 
 
+@contextmanager
+def begin_merge(facts: Facts, paths: OutputPaths) -> Iterator[Merger | None]:
+    """Merge parts while they come in: yield what takes them; None where samples move to other places.
+
+    What it writes lies in the staging folder, from which nothing is taken before all of it is whole.
+    """
+    if not facts.settings.trivial:
+        yield None
+        return
+    _empty(paths.staging)
+    with Merger(facts.datasets, _prefixes(facts.datasets, paths, paths.staging)) as merger:
+        yield merger
+
+
 def publish_outputs(
     facts: Facts,
     survey: Survey,
@@ -164,8 +182,18 @@ def publish_outputs(
     blocks: Iterable[Block],
     paths: OutputPaths,
     keep_columns: Sequence[str],
+    merger: Merger | None = None,
 ) -> dict[str, Any]:
     """Account for all samples, merge the tokens into the work folder, then publish.
+
+    Args:
+        facts: What was made.
+        survey: The samples.
+        outputs: What becomes of them.
+        blocks: What the ledger has to say of them.
+        paths: Where all goes.
+        keep_columns: Columns of the input that the ledger shows.
+        merger: Of :func:`begin_merge`, which was given all parts; None where merging is still to do.
 
     Returns:
         The manifest.
@@ -173,8 +201,10 @@ def publish_outputs(
     Raises:
         DatasetError: Something is damaged, or the counts don't add up; nothing was published.
     """
-    shutil.rmtree(paths.staging, ignore_errors=True)
-    paths.staging.mkdir()
+    if merger is None:
+        _empty(paths.staging)
+    else:
+        merger.end(outputs[0].lengths)
     totals = write_ledger(
         blocks,
         [(output.arrangement, paths.staging / output.paths.sources.name) for output in outputs],
@@ -191,7 +221,7 @@ def publish_outputs(
         lengths = survey.lengths[facts.datasets[0].group]
         entry = output_entry(counts, output.arrangement, lengths)
         entries[output.arrangement.side] = entry
-        own = _stage(facts, output, entry, paths)
+        own = _stage(facts, output, entry, paths, merger)
         names += own
         sha256 |= own
     names.append(paths.rejected.name)
@@ -202,15 +232,17 @@ def publish_outputs(
     return manifest
 
 
-def _stage(facts: Facts, output: Output, entry: dict[str, Any], paths: OutputPaths) -> dict[str, str]:
+def _stage(
+    facts: Facts, output: Output, entry: dict[str, Any], paths: OutputPaths, merger: Merger | None
+) -> dict[str, str]:
     """Write the datasets of one output, and its manifest where it is a side of several.
 
     Returns:
         The sha256 of each file, by name, in the order in which they are to appear.
     """
     folder, side = paths.staging, output.arrangement.side
-    prefixes = {own.name: folder / output.paths.dataset(own.name).name for own in output.datasets}
-    found = merge_parts(output.parts, output.datasets, output.lengths, prefixes)
+    prefixes = _prefixes(output.datasets, output.paths, folder)
+    found = merge_parts(output.parts, output.datasets, output.lengths, prefixes, merger)
     sha256 = dict(sorted(found.items()))  # .bin before .idx, dataset by dataset
     sources = output.paths.sources.name
     sha256[sources] = file_sha256(folder / sources)
@@ -220,6 +252,15 @@ def _stage(facts: Facts, output: Output, entry: dict[str, Any], paths: OutputPat
         _write(folder / name, manifest)
         sha256[name] = file_sha256(folder / name)
     return sha256
+
+
+def _prefixes(datasets: Sequence[DatasetSpec], paths: OutputPaths, folder: Path) -> dict[str, Path]:
+    return {own.name: folder / paths.dataset(own.name).name for own in datasets}
+
+
+def _empty(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

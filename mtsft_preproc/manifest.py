@@ -50,6 +50,8 @@ class Facts:
         pad_id: The padding token.
         ignore_index: Label of what is not trained.
         encoder: What turned text into ids, ready for JSON; None where nothing was encoded.
+        composes: Whether dialogues of known shapes were written without the chat template; False only where
+            that was found to differ from it.
         turn_ends: What ends a trained turn, ready for JSON.
         inputs: Source and path of each file of input.
     """
@@ -62,6 +64,7 @@ class Facts:
     pad_id: int
     ignore_index: int
     encoder: Mapping[str, Any] | None = None
+    composes: bool = True
     turn_ends: Sequence[Any] = ()
     inputs: Sequence[tuple[int, str]] = field(default_factory=list)
 
@@ -76,6 +79,7 @@ class Facts:
             "pad_id": self.pad_id,
             "ignore_index": self.ignore_index,
             **({} if self.encoder is None else {"encoder": dict(self.encoder)}),
+            **({} if self.composes else {"composed": False}),
         }
 
 

@@ -6,29 +6,25 @@ import json
 import logging
 import os
 import time
-from collections import Counter
-from collections.abc import Generator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from mtsft_preproc.arrange import ArrangementSettings
 from mtsft_preproc.config import PreprocessConfig
 from mtsft_preproc.encoded import part_blocks, survey_parts
 from mtsft_preproc.engines import Engine, make_engine
-from mtsft_preproc.errors import InputError, WorkerError
-from mtsft_preproc.finish import RunResult, gather_outputs, publish_outputs
+from mtsft_preproc.errors import InputError
+from mtsft_preproc.finish import RunResult, begin_merge, gather_outputs, publish_outputs
 from mtsft_preproc.layout import OutputPaths
 from mtsft_preproc.lock import OutputLock
+from mtsft_preproc.making import Made, make_parts
 from mtsft_preproc.manifest import Facts
 from mtsft_preproc.plan import Plan, make_plan
-from mtsft_preproc.progress import Progress
 from mtsft_preproc.readers import InputFile
-from mtsft_preproc.sources import origin
+from mtsft_preproc.stages import Profile
 from mtsft_preproc.tasks import EncodeShard
 from mtsft_preproc.templates import ChatFormat, stop_remedy
-from mtsft_preproc.tokenization import REFERENCE
-from mtsft_preproc.watch import RejectionWatch
 from mtsft_preproc.work import finish_interrupted, make_folder, open_work, refuse_finished
 
 __all__ = ["RunResult", "preprocess"]
@@ -46,16 +42,26 @@ def preprocess(config: PreprocessConfig) -> RunResult:
         MtsftError: The run can't be done, or was stopped; the message says why. No output appears.
     """
     started = time.monotonic()
+    profile = Profile()
     paths = OutputPaths(config.prefix)
-    engine = make_engine(config.engine, config.workers)
     finished = None
     if finish_interrupted(paths):
         finished = json.loads(paths.manifest.read_text("utf-8"))
     else:
         refuse_finished([paths], [], config.overwrite)
-    plan = make_plan(config, finished)
-    if finished is not None and finished["fingerprint"] == plan.fingerprint:
-        return RunResult(paths.prefix, finished, time.monotonic() - started)
+    with make_engine(config.engine, config.workers) as engine:
+        with profile.phase("plan"):
+            plan = make_plan(config, engine, finished)
+        if finished is not None and finished["fingerprint"] == plan.fingerprint:
+            return RunResult(paths.prefix, finished, time.monotonic() - started)
+        manifest, made = _run(plan, paths, engine, profile)
+    seconds = time.monotonic() - started
+    profile.stages = made.stages
+    return RunResult(paths.prefix, manifest, seconds, made.reused, made.texts, made.checked, profile)
+
+
+def _run(plan: Plan, paths: OutputPaths, engine: Engine, profile: Profile) -> tuple[dict[str, Any], Made]:
+    """Do what was planned; return the manifest, and what the encoding came to."""
     make_folder(paths)
     facts = _facts(plan, ArrangementSettings.of(plan.config, plan.mix))
     sides = [paths.side(side) for side in facts.settings.sides]
@@ -64,18 +70,28 @@ def preprocess(config: PreprocessConfig) -> RunResult:
             locks.enter_context(OutputLock(own.prefix))
         # Again, now that nobody else can: another run may have published while this one planned.
         names = [dataset.name for dataset in plan.datasets]
-        refuse_finished([paths, *sides], names, config.overwrite)
+        refuse_finished([paths, *sides], names, plan.config.overwrite)
         _say_what_is_trained(plan)
         if plan.encoder.proof is not None and not plan.encoder.proof.ok:
             logger.info("the %s encodes: %s", plan.encoder.name, plan.encoder.why)
         task = _open_work(plan, paths)
-        task, done = _encode(plan, task, engine)
-        _refuse_changed(plan.files)
-        if task.encoder != plan.encoder.name:
-            facts = replace(facts, encoder={"name": task.encoder})
-        manifest = _publish(plan, facts, task, paths, engine, done.read)
-    seconds = time.monotonic() - started
-    return RunResult(paths.prefix, manifest, seconds, done.reused, done.texts, done.checked)
+        with begin_merge(facts, paths) as merger:
+            with profile.phase("encode"):
+                made = make_parts(plan, task, engine, merger)
+            _refuse_changed(plan.files)
+            if made.task.encoder != plan.encoder.name:
+                facts = replace(facts, encoder={"name": made.task.encoder})
+            facts = replace(facts, composes=made.task.composes)
+            with profile.phase("gather"):
+                wanted, index = facts.settings.questions(), not facts.settings.trivial
+                survey = survey_parts(plan, made.task, paths.survey, wanted, made.read, index)
+                parts = [made.task.path(shard) for shard in plan.shards]
+                outputs = gather_outputs(facts, survey, paths, parts, engine)
+            with profile.phase("publish"):
+                blocks = part_blocks(plan, made.task)
+                columns = plan.config.keep_columns
+                manifest = publish_outputs(facts, survey, outputs, blocks, paths, columns, merger)
+    return manifest, made
 
 
 def _say_what_is_trained(plan: Plan) -> None:
@@ -139,73 +155,6 @@ def _open_work(plan: Plan, paths: OutputPaths) -> EncodeShard:
     )
 
 
-@dataclass
-class _Done:
-    """What the encoding of all shards came to: parts that were there, records, texts, texts compared."""
-
-    reused: int = 0
-    read: int = 0
-    texts: int = 0
-    checked: int = 0
-
-
-def _encode(plan: Plan, task: EncodeShard, engine: Engine) -> tuple[EncodeShard, _Done]:
-    """Make the parts that are missing; return the task that made them all, and what came of it.
-
-    Where a fast encoder is found to give other ids than the reference, nothing that it made is kept.
-    """
-    done, differs = _make_parts(plan, task, engine)
-    if not differs:
-        return task, done
-    logger.warning(
-        "%s; the reference encodes everything from here on, what %s has done included",
-        differs,
-        task.encoder,
-    )
-    task = replace(task, encoder=REFERENCE)
-    return task, _make_parts(plan, task, engine)[0]
-
-
-def _make_parts(plan: Plan, task: EncodeShard, engine: Engine) -> tuple[_Done, str]:
-    """Make the parts that are missing, until the encoder is found to differ; return where."""
-    watch = RejectionWatch(plan)
-    done = _Done()
-    todo = []
-    for shard in plan.shards:
-        summary = task.finished(shard)
-        if summary is None:
-            todo.append(shard)
-            continue
-        if summary.encoder_differs and task.encoder != REFERENCE:
-            return done, summary.encoder_differs
-        watch.add(shard, summary)
-        done.reused += 1
-    sizes = Counter(shard.file for shard in plan.shards)
-    progress = Progress(
-        sum(shard.source.size / sizes[shard.file] for shard in todo), plan.config.log_interval
-    )
-    results = engine.run(task, todo)
-    try:
-        for shard, summary in results:
-            if summary.encoder_differs:
-                return done, summary.encoder_differs
-            progress.add(shard.source.size / sizes[shard.file], summary)
-            watch.add(shard, summary)
-            done.texts += summary.texts
-            done.checked += summary.checked
-    finally:
-        progress.close()
-        if isinstance(results, Generator):
-            results.close()  # else tasks that are under way go on beside those that follow
-    watch.finish()
-    if watch.taken != len(plan.shards):
-        raise WorkerError(f"the engine ran {watch.taken} of {len(plan.shards)} shards: a bug")
-    if watch.read == 0:
-        raise InputError(f"{origin(plan.config)}: no records")
-    done.read = watch.read
-    return done, ""
-
-
 def _facts(plan: Plan, settings: ArrangementSettings) -> Facts:
     return Facts(
         identity=plan.identity,
@@ -219,15 +168,3 @@ def _facts(plan: Plan, settings: ArrangementSettings) -> Facts:
         turn_ends=[asdict(end) for end in plan.probe.ends] if plan.probe else [],
         inputs=[(owner, file.path) for owner, file in zip(plan.owners, plan.files, strict=True)],
     )
-
-
-def _publish(
-    plan: Plan, facts: Facts, task: EncodeShard, paths: OutputPaths, engine: Engine, read: int
-) -> dict[str, Any]:
-    """Arrange the samples of the parts, merge them into the work folder, then publish."""
-    settings = facts.settings
-    survey = survey_parts(plan, task, paths.survey, settings.questions(), read, not settings.trivial)
-    parts = [task.path(shard) for shard in plan.shards]
-    outputs = gather_outputs(facts, survey, paths, parts, engine)
-    blocks = part_blocks(plan, task)
-    return publish_outputs(facts, survey, outputs, blocks, paths, plan.config.keep_columns)

@@ -7,7 +7,6 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,10 @@ from typing import Any
 from mtsft_preproc._version import __version__
 from mtsft_preproc.config import PreprocessConfig
 from mtsft_preproc.encoding import DatasetSpec, datasets_of
+from mtsft_preproc.engines import Engine
 from mtsft_preproc.errors import InputError, TemplateError
 from mtsft_preproc.handlers import Handler, HandlerChoice, user_file_sha256
+from mtsft_preproc.hashing import hashing_threads, start_hashing
 from mtsft_preproc.layout import OutputPaths
 from mtsft_preproc.masking import policies
 from mtsft_preproc.mixing import Mix
@@ -31,12 +32,14 @@ from mtsft_preproc.tokenization import (
     check_encoder_name,
     check_folder,
     choose_encoder,
+    shared_encoder,
 )
 
-__all__ = ["Plan", "file_sha256", "make_plan"]
+__all__ = ["Plan", "make_plan"]
 
 _LEAST, _MOST = 1 << 20, 1 << 26
-_CHUNK = 1 << 22
+#: What workers import, so that the engine can have it ready.
+_TASKS = "mtsft_preproc.tasks"
 
 
 @dataclass
@@ -81,13 +84,14 @@ class Plan:
         return self.handler.objective
 
 
-def make_plan(config: PreprocessConfig, published: dict[str, Any] | None = None) -> Plan:
+def make_plan(config: PreprocessConfig, engine: Engine, published: dict[str, Any] | None = None) -> Plan:
     """Check the settings against the data and the tokenizer, and cut the work into shards.
 
     Writes nothing. What is cheap to check is checked first.
 
     Args:
         config: The settings.
+        engine: What is going to do the work; the tokenizer is tried where its workers come from.
         published: Manifest of an interrupted run that has just been finished, or None.
 
     Raises:
@@ -100,27 +104,31 @@ def make_plan(config: PreprocessConfig, published: dict[str, Any] | None = None)
     config = with_defaults(config, sources)
     named = _format(config, sources)
     check_folder(config.tokenizer)
-    with TokenizerLoading(
-        config.tokenizer,
-        named.adjustment() if named else Adjustment(),
-        config.use_fast,
-        config.trust_remote_code,
-        _Trial(
-            Probe(named, config) if named else None,
-            config.encoder,
-            sum(file.size for file in sources.files),
-        ),
-    ) as loading:
+    engine.start([_TASKS])
+    with (
+        TokenizerLoading(
+            config.tokenizer,
+            named.adjustment() if named else Adjustment(),
+            config.use_fast,
+            config.trust_remote_code,
+        ) as loading,
+        hashing_threads(config.workers) as threads,
+    ):
+        hashing = [start_hashing(Path(file.path), threads) for file in sources.files]
         shards = list(_shards(sources, config))
         if not shards:
             raise InputError(f"{origin(config)}: no records")
-        hashes = _hash_files(sources.files, config.workers)
         tokenizer = loading.result()
         chat_format = None
         if named is not None:
             date = config.date() or _date_of_run(config, published)
             chat_format = named.resolve(tokenizer.spec, date)
-        probe, encoder = loading.afterwards()
+        size = sum(file.size for file in sources.files)
+        trial = engine.prepare(
+            _Trial(tokenizer, Probe(named, config) if named else None, config.encoder, size)
+        )
+        hashes = [wait() for wait in hashing]
+        probe, encoder = trial()
     if probe is not None and probe.unproven:
         raise TemplateError(f"--chat-template: not for training: {probe.error}")
     identity = {
@@ -157,13 +165,13 @@ def make_plan(config: PreprocessConfig, published: dict[str, Any] | None = None)
     )
 
 
-def _inputs(sources: Sources, hashes: list[str]) -> list[dict[str, Any]]:
+def _inputs(sources: Sources, hashes: list[dict[str, str]]) -> list[dict[str, Any]]:
     """Return what is told of each file in the identity, ready for JSON."""
     return [
         {
             "path": file.path,
             "bytes": file.size,
-            "sha256": digest,
+            **digest,
             "source": sources.mix.sources[owner].name,
             "handler": choice.name,
             "map_keys": json.loads(choice.map_keys),
@@ -176,17 +184,19 @@ def _inputs(sources: Sources, hashes: list[str]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class _Trial:
-    """Tries the tokenizer with the format, and encoders for it, in the process that loads it."""
+    """Tries encoders for a tokenizer, and the format with it; what it opens is there for the workers."""
 
+    tokenizer: ResolvedTokenizer
     probe: Probe | None
     encoder: str
     bytes_of_input: int
 
-    def __call__(self, resolved: ResolvedTokenizer) -> tuple[ProbeReport | None, EncoderChoice]:
-        report = None if self.probe is None else self.probe(resolved)
+    def __call__(self) -> tuple[ProbeReport | None, EncoderChoice]:
         with tempfile.TemporaryDirectory() as folder:
-            spec = resolved.save(Path(folder))
-            return report, choose_encoder(spec, self.encoder, self.bytes_of_input)
+            spec = self.tokenizer.save(Path(folder))
+            choice = choose_encoder(spec, self.encoder, self.bytes_of_input)
+            encoder = shared_encoder(spec, choice.name)
+            return None if self.probe is None else self.probe(encoder), choice
 
 
 def _format(config: PreprocessConfig, sources: Sources) -> Format | None:
@@ -216,9 +226,9 @@ def _date_of_run(config: PreprocessConfig, published: dict[str, Any] | None) -> 
 def _shards(sources: Sources, config: PreprocessConfig) -> Iterable[Shard]:
     size = config.shard_bytes
     if size is None:
-        # A few hundred tasks, so that the last ones don't leave most workers idle, of a size that
-        # makes the cost of a task small.
-        size = min(_MOST, max(_LEAST, sum(file.size for file in sources.files) // 256))
+        # A hundred tasks and more, so that the last ones don't leave most workers idle, of a size that
+        # makes the cost of a task small: files on disk, and texts that are always checked.
+        size = min(_MOST, max(_LEAST, sum(file.size for file in sources.files) // 128))
     left = config.max_samples
     # Of each source, over all its files.
     limits = [source.max_samples for source in sources.mix.sources]
@@ -242,25 +252,3 @@ def _shards(sources: Sources, config: PreprocessConfig) -> Iterable[Shard]:
                 return
             if limits[owner] == 0:
                 break
-
-
-def _hash_files(files: list[InputFile], workers: int) -> list[str]:
-    """Return the sha256 of each file; hashing lets go of the interpreter's lock, so threads do."""
-    with ThreadPoolExecutor(workers) as threads:
-        return list(threads.map(file_sha256, [Path(file.path) for file in files]))
-
-
-def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file.
-
-    Raises:
-        InputError: It can't be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as stream:
-            while chunk := stream.read(_CHUNK):
-                digest.update(chunk)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-    return digest.hexdigest()

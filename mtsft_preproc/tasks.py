@@ -14,15 +14,16 @@ from mtsft_preproc.config import PreprocessConfig
 from mtsft_preproc.encoding import REPLY, Tools, make_record_encoder
 from mtsft_preproc.errors import DatasetError
 from mtsft_preproc.handlers import METADATA, Handler, HandlerChoice, make_handler
-from mtsft_preproc.parts import PartReader, PartSummary, PartWriter
+from mtsft_preproc.parts import Differs, PartReader, PartSummary, PartWriter
 from mtsft_preproc.readers import Shard, readers
-from mtsft_preproc.templates import Format
+from mtsft_preproc.stages import clock
+from mtsft_preproc.templates import ChatTemplate, Format, ShapeDiffers
 from mtsft_preproc.tokenization import (
     REFERENCE,
     EncoderDiffers,
     FastEncoder,
     TokenizerSpec,
-    open_encoder,
+    shared_encoder,
 )
 
 __all__ = ["EncodeShard"]
@@ -42,7 +43,8 @@ class EncodeShard:
         format: The chat format, or None for text documents.
         fingerprint: Of the run; a part of another is never taken for this one's.
         parts: Folder of the parts.
-        encoder: What turns text into ids, as of :func:`open_encoder`.
+        encoder: What turns text into ids, as of :func:`shared_encoder`.
+        composes: Whether a chat template's dialogues of known shapes are written without the template.
     """
 
     config: PreprocessConfig
@@ -52,6 +54,7 @@ class EncodeShard:
     fingerprint: str
     parts: str
     encoder: str = REFERENCE
+    composes: bool = True
 
     def path(self, shard: Shard) -> Path:
         """Return where the part of ``shard`` lies."""
@@ -78,7 +81,8 @@ class EncodeShard:
     def finished(self, shard: Shard) -> PartSummary | None:
         """Return the summary of the part of ``shard`` if it is there, this run's, and whole.
 
-        Where the reference is to do the work, what another encoder did does not count.
+        Where the reference is to do the work, what another encoder did does not count; nor what was
+        composed where every dialogue is to be rendered.
         """
         if not self.path(shard).exists():
             return None
@@ -89,21 +93,38 @@ class EncodeShard:
             return None
         if self.encoder == REFERENCE and part.summary.encoder != REFERENCE:
             return None
+        if part.summary.composes and not self.composes:
+            return None
         return part.summary
 
     def __call__(self, shard: Shard) -> PartSummary:
-        """Encode ``shard``; by the reference, if the encoder is found to give other ids.
+        """Encode ``shard``; by what is slow and sure, where what is fast is found to differ from it.
 
         Raises:
             InputError: Its file is damaged.
         """
-        try:
-            return self._encode(shard)
-        except EncoderDiffers as error:
-            return replace(self, encoder=REFERENCE)._encode(shard, str(error))
+        task, differs = self, Differs()
+        while True:
+            try:
+                return task._encode(shard, differs)
+            except EncoderDiffers as error:
+                differs = differs._replace(encoder=str(error))
+            except ShapeDiffers as error:
+                differs = differs._replace(shape=str(error))
+            task = task.without(differs)
 
-    def _encode(self, shard: Shard, differs: str = "") -> PartSummary:
-        tools = _tools(self)
+    def without(self, differs: Differs) -> EncodeShard:
+        """Return the task that does without what was found to differ."""
+        return replace(
+            self,
+            encoder=REFERENCE if differs.encoder else self.encoder,
+            composes=self.composes and not differs.shape,
+        )
+
+    def _encode(self, shard: Shard, differs: Differs) -> PartSummary:
+        clock.start()
+        with clock.stage("open"):
+            tools = _tools(self)
         if isinstance(tools.encoder, FastEncoder):
             tools.encoder.start()
         handler = make_handler(self.config, self.choices[shard.file])
@@ -114,14 +135,20 @@ class EncodeShard:
             self.path(shard), self.identity(shard), encoder.datasets, self.config.rejected_records
         )
         with writer, _rare_collection():
-            for batch in reader.read(shard, columns):
-                encoded = encoder.encode(batch.records)
+            for batch in clock.over("read", reader.read(shard, columns)):
+                with clock.stage("dialogues"):
+                    encoded = encoder.encode(batch.records)
                 encoded.rejections.extend(batch.rejections)
-                writer.add(encoded, len(batch))
+                with clock.stage("write"):
+                    writer.add(encoded, len(batch))
+            if isinstance(tools.encoder, FastEncoder):
+                tools.encoder.settle()
             writer.summary.encoder = self.encoder
-            writer.summary.encoder_differs = differs
+            writer.summary.composes = self.composes
+            writer.summary.differs = differs
             if isinstance(tools.encoder, FastEncoder):
                 writer.summary.texts, writer.summary.checked = tools.encoder.texts, tools.encoder.checked
+        writer.summary.stages = clock.seconds
         return writer.summary
 
 
@@ -152,7 +179,10 @@ def _rare_collection() -> Iterator[None]:
 
 @functools.lru_cache(maxsize=1)
 def _tools(task: EncodeShard) -> Tools:
-    """Open what encodes, once per process and run: loading a tokenizer takes a second."""
-    encoder = open_encoder(task.tokenizer, task.encoder)
+    """Open what encodes, once per process and run; the encoder may be there already."""
+    encoder = shared_encoder(task.tokenizer, task.encoder)
     chat_format = task.format
-    return Tools(encoder, None if chat_format is None else chat_format.open(encoder, task.config))
+    template = None if chat_format is None else chat_format.open(encoder, task.config)
+    if isinstance(template, ChatTemplate):
+        template.composes = task.composes
+    return Tools(encoder, template)

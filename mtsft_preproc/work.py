@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from mtsft_preproc.errors import OutputError
+from mtsft_preproc.hashing import file_sha256
 from mtsft_preproc.layout import OutputPaths
 from mtsft_preproc.lock import OutputLock
-from mtsft_preproc.plan import file_sha256
 from mtsft_preproc.publish import finish_commit, write_synced
 
 __all__ = ["finish_interrupted", "left_over", "make_folder", "open_work", "refuse_finished"]

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from in_process import InProcess
+from in_process import InProcess, plan_of
 
 from mtsft_preproc import plan
 from mtsft_preproc.config import PreprocessConfig
 from mtsft_preproc.errors import MtsftError
-from mtsft_preproc.plan import make_plan
 
 MakeConfig = Callable[..., PreprocessConfig]
 RECORD = {"instruction": "q", "input": "", "output": "a"}
@@ -150,7 +149,7 @@ def fingerprint(folder: Path) -> Callable[..., str]:
             "prompt_type": "chatml",
             **changes,
         }
-        return make_plan(PreprocessConfig(**settings)).fingerprint
+        return plan_of(PreprocessConfig(**settings)).fingerprint
 
     return of
 
@@ -280,9 +279,9 @@ def test_the_fingerprint_holds_what_the_tokenizers_folder_says_of_chats(
 
 
 def test_the_fingerprint_holds_the_inputs_content(make_config: MakeConfig) -> None:
-    before = make_plan(make_config([RECORD])).fingerprint
-    assert make_plan(make_config([RECORD])).fingerprint == before
-    assert make_plan(make_config([{**RECORD, "output": "b"}])).fingerprint != before
+    before = plan_of(make_config([RECORD])).fingerprint
+    assert plan_of(make_config([RECORD])).fingerprint == before
+    assert plan_of(make_config([{**RECORD, "output": "b"}])).fingerprint != before
 
 
 def test_an_alias_is_the_same_handler(fingerprint: Callable[..., str], usual: str) -> None:

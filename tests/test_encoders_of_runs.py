@@ -14,7 +14,14 @@ from mtsft_preproc import plan
 from mtsft_preproc.cli import preprocess_main
 from mtsft_preproc.errors import SettingsError
 from mtsft_preproc.tasks import EncodeShard
-from mtsft_preproc.tokenization import Difference, EncoderDiffers, FastEncoder, FlatIds, choice
+from mtsft_preproc.tokenization import (
+    CACHE_VARIABLE,
+    Difference,
+    EncoderDiffers,
+    FastEncoder,
+    FlatIds,
+    choice,
+)
 
 Encode = Callable[[FastEncoder, list[str]], FlatIds]
 
@@ -59,7 +66,7 @@ def test_the_bytes_do_not_depend_on_the_encoder(
     assert encoded > 100
     entry = manifest_of(prefix)["encoder"]
     assert entry["name"] == "fastokens"
-    assert entry["compared_share"] == 1 / 256
+    assert entry["compared_share"] == 1 / 512
     settings = [manifest_of(own)["fingerprint"] for own in (prefix, tmp_path / "wanted" / "data")]
     assert settings[0] == settings[1]
 
@@ -83,6 +90,7 @@ def test_why_the_fast_one_is_not_taken_is_told(
         raise EncoderDiffers(Difference("fastokens", texts[0], "id 1"))
 
     monkeypatch.setattr(choice, "_PAYS", 0)
+    monkeypatch.setenv(CACHE_VARIABLE, "off")  # where its proof lies
     monkeypatch.setattr(FastEncoder, "compare", wrong)
     with caplog.at_level("INFO", "mtsft_preproc"):
         prefix = make(source, tmp_path / "auto" / "data")
@@ -131,7 +139,7 @@ def test_a_run_that_is_taken_up_remembers_that_they_differ(
 
     def until(self: EncodeShard, shard: Any) -> Any:
         summary = run(self, shard)
-        if summary.encoder_differs:
+        if summary.differs.encoder:
             raise Stopped
         return summary
 

@@ -172,7 +172,7 @@ def changed(path: Path, place: int, value: int) -> Iterator[None]:
 def test_every_changed_byte_is_noticed(whole: Path) -> None:
     raw = whole.read_bytes()
     # The magic in front is looked at by nobody: that behind says what the file is.
-    for place in range(len(b"MTSFTPART3\0\0"), len(raw)):
+    for place in range(len(b"MTSFTPART4\0\0"), len(raw)):
         with changed(whole, place, raw[place] ^ 0x40), pytest.raises(DatasetError, match=r"a\.part: "):
             PartReader(whole).check()
 
@@ -190,7 +190,7 @@ def test_tokens_are_checked_while_they_are_read(whole: Path) -> None:
     raw = whole.read_bytes()
     footer = PartReader(whole)._sections
     tail = [place for start, length in footer.values() for place in range(start, start + length)]
-    for place in [*range(len(b"MTSFTPART3\0\0"), min(tail)), *tail]:
+    for place in [*range(len(b"MTSFTPART4\0\0"), min(tail)), *tail]:
         refused = []
         with changed(whole, place, raw[place] ^ 0x40):
             part = PartReader(whole)
@@ -218,7 +218,7 @@ def test_a_part_of_another_kind_is_not_whole(whole: Path) -> None:
 
 def test_a_length_beyond_the_file_is_noticed(whole: Path) -> None:
     raw = whole.read_bytes()
-    end = len(raw) - len(b"MTSFTPART3\0\0")
+    end = len(raw) - len(b"MTSFTPART4\0\0")
     whole.write_bytes(raw[: end - 8] + (1 << 40).to_bytes(8, "little") + raw[end:])
     with pytest.raises(DatasetError, match="damaged footer"):
         PartReader(whole)

@@ -220,10 +220,10 @@ def test_an_output_that_appears_while_a_run_plans_is_not_replaced(
     config = make_config([GOOD])
     plan = pipeline.make_plan
 
-    def meanwhile(settings: PreprocessConfig, published: Any) -> Any:
+    def meanwhile(settings: PreprocessConfig, *others: Any) -> Any:
         monkeypatch.undo()
         preprocess(settings)
-        return plan(settings, published)
+        return plan(settings, *others)
 
     monkeypatch.setattr(pipeline, "make_plan", meanwhile)
     with pytest.raises(OutputError, match="exists already"):
@@ -261,15 +261,15 @@ def test_the_part_of_another_shard_is_never_taken(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make_config(rows(40), shard_bytes=800)
-    encode = pipeline._encode
+    encode = pipeline.make_parts
 
-    def swap(plan: Any, task: Any, engine: Any) -> Any:
-        found = encode(plan, task, engine)
+    def swap(plan: Any, task: Any, engine: Any, merger: Any) -> Any:
+        found = encode(plan, task, engine, merger)
         os.replace(task.path(plan.shards[1]), task.path(plan.shards[2]))
         task(plan.shards[1])
         return found
 
-    monkeypatch.setattr(pipeline, "_encode", swap)
+    monkeypatch.setattr(pipeline, "make_parts", swap)
     with pytest.raises(DatasetError, match="not the work of shard 2"):
         preprocess(config)
 

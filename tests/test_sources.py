@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from in_process import InProcess
+from in_process import InProcess, plan_of
 
 from mtsft_preproc import plan
 from mtsft_preproc.config import PreprocessConfig
 from mtsft_preproc.errors import InputError, MtsftError, SettingsError
 from mtsft_preproc.handlers import handlers, user_file
 from mtsft_preproc.mixing import Mix, Source
-from mtsft_preproc.plan import Plan, make_plan
+from mtsft_preproc.plan import Plan
 from mtsft_preproc.sources import Sources, find_sources, with_defaults
 
 ROW = {"instruction": "q", "input": "", "output": "a"}
@@ -101,7 +101,7 @@ def files(sources: Sources | Plan) -> list[tuple[str, str]]:
 def counts(config: PreprocessConfig) -> dict[str, int]:
     """How many records are read of each file, by its path."""
     found: dict[str, int] = {}
-    for shard in make_plan(config).shards:
+    for shard in plan_of(config).shards:
         assert shard.max_records is not None
         found[shard.source.path] = found.get(shard.source.path, 0) + shard.max_records
     return found
@@ -191,7 +191,7 @@ def test_the_names_of_dataset_info_are_the_sources(info: Path, make_config: Make
         Source("folder", 0.5, 1.0, 4), Source("rows", 0.25), Source("folder#2", 0.25, 1.0, 4),
     )  # fmt: skip
     assert found.owners == (0, 0, 1, 2, 2)
-    read = [(shard.file, shard.max_records) for shard in make_plan(config).shards]
+    read = [(shard.file, shard.max_records) for shard in plan_of(config).shards]
     assert read == [(0, 3), (1, 1), (2, None), (3, 3), (4, 1)]
 
 
@@ -356,7 +356,7 @@ def test_the_fingerprint_holds_the_mix(folder: Path, mixed: MakeConfig) -> None:
             name: {"input": path, **fields}
             for name, path, fields in zip((first, "b"), paths, sources, strict=False)
         }
-        return make_plan(mixed(given, mix_strategy=strategy)).fingerprint
+        return plan_of(mixed(given, mix_strategy=strategy)).fingerprint
 
     plain = of({}, {})
     assert of({}, {}) == plain
@@ -388,12 +388,12 @@ def test_weights_by_is_in_the_fingerprint(folder: Path, make_config: MakeConfig)
         }
         (folder / "mix.yaml").write_text(json.dumps(spec))
         config = make_config(input=(), mix="mix.yaml", mix_strategy="interleave_over")
-        found.add(make_plan(config).fingerprint)
+        found.add(plan_of(config).fingerprint)
     assert len(found) == 2
 
 
 def test_the_identity_says_which_source_a_file_is_of(folder: Path, make_config: MakeConfig) -> None:
-    identity = make_plan(make_config(input=("more", "rows.jsonl"))).identity
+    identity = plan_of(make_config(input=("more", "rows.jsonl"))).identity
     assert json.loads(json.dumps(identity)) == identity
     assert [(entry["path"], entry["source"]) for entry in identity["inputs"]] == [
         ("more/a.jsonl", "more"), ("more/b.jsonl", "more"), ("rows.jsonl", "rows.jsonl"),
@@ -406,7 +406,7 @@ def test_the_identity_says_which_source_a_file_is_of(folder: Path, make_config: 
             for name in ("more", "rows.jsonl")
         ],
     }
-    assert "mix" not in make_plan(make_config(input=("more",))).identity
+    assert "mix" not in plan_of(make_config(input=("more",))).identity
 
 
 def settled(config: PreprocessConfig) -> PreprocessConfig:

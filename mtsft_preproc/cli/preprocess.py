@@ -9,7 +9,7 @@ import time
 from mtsft_preproc.cli import merge
 from mtsft_preproc.cli.arrangement_flags import add_arrangement_flags, arrangement_settings
 from mtsft_preproc.cli.format_flags import add_format_flags, format_settings
-from mtsft_preproc.cli.summary import summary
+from mtsft_preproc.cli.summary import profile_lines, summary
 from mtsft_preproc.config import (
     EMPTY_REPLY,
     ON_ERROR,
@@ -166,6 +166,9 @@ def _add_runtime(group: argparse._ArgumentGroup) -> None:
         help=f"what turns text into ids: {', '.join(ENCODERS)} (default: auto, the fast one where it is "
         "proven to give the reference's ids, and the input is large enough)",
     )  # fmt: skip
+    group.add_argument(
+        "--profile", action="store_true", help="say at the end where the time went, stage by stage"
+    )
     group.add_argument("--shard-bytes", type=int, metavar="N", help="input bytes per task")
     group.add_argument(
         "--log-interval", type=int, default=1000, metavar="N",
@@ -265,7 +268,10 @@ def run(arguments: argparse.Namespace) -> int:
         on_error=arguments.on_error,
         max_rejected=arguments.max_rejected,
     )
-    print(summary(preprocess(config)))
+    result = preprocess(config)
+    print(summary(result))
+    if arguments.profile:
+        print(profile_lines(result.profile))
     return 0
 
 

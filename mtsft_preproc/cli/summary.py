@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from mtsft_preproc.finish import RunResult
+from mtsft_preproc.stages import STAGES, Profile
 
-__all__ = ["summary"]
+__all__ = ["profile_lines", "summary"]
 
 
 def summary(result: RunResult) -> str:
@@ -112,3 +114,18 @@ def _parity_lines(parity: dict[str, Any]) -> list[str]:
             f"            + training: {item['training'][:90]!r}",
         ]
     return lines
+
+
+def profile_lines(profile: Profile) -> str:
+    """Return where the time of a run went."""
+    lines = [f"profile   wall {sum(profile.phases.values()):.2f} s: {_shares(profile.phases)}"]
+    if profile.stages:
+        total = sum(profile.stages.values())
+        ordered = {name: profile.stages[name] for name in STAGES if name in profile.stages}
+        lines.append(f"          CPU of the encoding {total:.2f} s: {_shares(ordered)}")
+    return "\n".join(lines)
+
+
+def _shares(seconds: Mapping[str, float]) -> str:
+    total = sum(seconds.values()) or 1.0
+    return ", ".join(f"{name} {value / total:.1%}" for name, value in seconds.items())

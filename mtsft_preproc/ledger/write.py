@@ -16,6 +16,7 @@ from mtsft_preproc.arrange import Arrangement
 from mtsft_preproc.duplicates import Duplicates
 from mtsft_preproc.errors import DatasetError, RecordError
 from mtsft_preproc.ledger.block import Block, Totals
+from mtsft_preproc.ledger.columns import numbers_of
 from mtsft_preproc.ledger.sidecar import Sidecar
 
 __all__ = ["write_ledger"]
@@ -79,7 +80,7 @@ def _with_absent(
     file_of: Callable[[int], str] | None,
 ) -> list[dict[str, Any]]:
     """Return the rejections with those of the records that are in no output."""
-    rows = block.table.column("row").to_numpy()
+    rows = numbers_of(block.table.column("row"))
     told = {entry["row"] for entry in block.rejections if "turn" not in entry}
     found: dict[int, RecordError] = {}
     if duplicates is not None and file_of is not None:

@@ -1,10 +1,11 @@
 """A file of token streams that appears whole or not at all, and proves that it is whole.
 
-Layout: 12 bytes magic, ``MTSFTPART3`` and two zeros (tokens lie on multiples of 4 bytes); per block the
+Layout: 12 bytes magic, ``MTSFTPART4`` and two zeros (tokens lie on multiples of 4 bytes); per block the
 tokens (int32, little-endian) of each stream, one stream behind the other; the sections, the sizes of the
 blocks among them; a JSON footer, its sha256 (32 bytes), its size (u64), and the magic again. The footer
-holds the identity of the work, the names of the streams, the places of the sections, a sha256 of each
-stream and one of all sections.
+holds the identity of the work, the names of the streams with the CRC-32 of each, and the places of the
+sections with one sha256 of them all. (A CRC is there to notice damage; it takes half the time of a sha256,
+which every published file has.)
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import hashlib
 import json
 import os
 import uuid
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from io import RawIOBase
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -25,8 +28,9 @@ from mtsft_preproc.errors import DatasetError
 
 __all__ = ["Container", "ContainerWriter", "sync_folder"]
 
-_MAGIC = b"MTSFTPART3\0\0"
-_COPY = 1 << 22
+_MAGIC = b"MTSFTPART4\0\0"
+#: Bytes that are read at a time: they stay in a processor's cache until they are checked and written.
+_COPY = 1 << 18
 
 
 class ContainerWriter:
@@ -49,7 +53,7 @@ class ContainerWriter:
         self._partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
         self._file: BinaryIO = open(self._partial, "xb")  # noqa: SIM115
         self._file.write(_MAGIC)
-        self._hashes = {name: hashlib.sha256() for name in self.streams}
+        self._checksums = dict.fromkeys(self.streams, 0)
         self._blocks: dict[str, list[int]] = {name: [] for name in self.streams}
         self._sections: dict[str, tuple[int, int]] = {}
         self._tail = hashlib.sha256()
@@ -58,8 +62,8 @@ class ContainerWriter:
         """Append a block: tokens, int32, shape (N_name,), of each stream."""
         for name in self.streams:
             raw: Any = tokens[name].astype("<i4", copy=False).view(np.uint8)
+            self._checksums[name] = zlib.crc32(raw, self._checksums[name])
             self._file.write(raw)
-            self._hashes[name].update(raw)
             self._blocks[name].append(len(tokens[name]))
 
     def section(self, name: str, raw: bytes) -> None:
@@ -93,8 +97,8 @@ class ContainerWriter:
                 **self.footer,
                 "streams": self.streams,
                 "sections": self._sections,
-                "sha256": {name: digest.hexdigest() for name, digest in self._hashes.items()}
-                | {"tail": self._tail.hexdigest()},
+                "crc32": self._checksums,
+                "sha256": self._tail.hexdigest(),
             }
         ).encode("ascii")
         self._file.write(footer)
@@ -125,7 +129,8 @@ class Container:
         self.identity: dict[str, Any] = self.footer["identity"]
         #: Names of the token streams, in the order in which their blocks lie.
         self.streams: list[str] = self.footer["streams"]
-        self._sha256: dict[str, str] = self.footer["sha256"]
+        self._checksums: dict[str, int] = self.footer["crc32"]
+        self._sha256: str = self.footer["sha256"]
         self._sections: dict[str, list[int]] = self.footer["sections"]
 
     def _footer(self) -> dict[str, Any]:
@@ -173,31 +178,38 @@ class Container:
                 file.seek(start)
                 raw[name] = file.read(length)
                 digest.update(raw[name])
-        if digest.hexdigest() != self._sha256["tail"]:
+        if digest.hexdigest() != self._sha256:
             raise DatasetError(f"{self.path}: damaged tail")
         return raw
 
     def tokens(self, name: str) -> Iterator[memoryview]:
-        """Yield the bytes of a stream in pieces.
+        """Yield the bytes of a stream in pieces, each of them good until the next one is asked for.
 
         Raises:
             DatasetError: They are not those that were written; raised behind the last piece.
         """
-        digest = hashlib.sha256()
+        checksum, buffer = 0, memoryview(bytearray(_COPY))
         starts, sizes = self.blocks(name)
-        with open(self.path, "rb") as file:
-            for start, block in zip(starts.tolist(), sizes.tolist(), strict=True):
+        # Unbuffered: what is read goes straight to where it is looked at.
+        with open(self.path, "rb", buffering=0) as file:
+            for start, left in zip(starts.tolist(), sizes.tolist(), strict=True):
                 file.seek(start)
-                left = block
                 while left:
-                    piece = file.read(min(left, _COPY))
-                    if not piece:
-                        raise DatasetError(f"{self.path}: became shorter while it was read")
-                    digest.update(piece)
+                    piece = buffer[: min(left, _COPY)]
+                    self._fill(file, piece)
+                    checksum = zlib.crc32(piece, checksum)
                     left -= len(piece)
-                    yield memoryview(piece)
-        if digest.hexdigest() != self._sha256[name]:
+                    yield piece
+        if checksum != self._checksums[name]:
             raise DatasetError(f"{self.path}: damaged {name}")
+
+    def _fill(self, file: RawIOBase, piece: memoryview) -> None:
+        filled = 0
+        while filled < len(piece):
+            count = file.readinto(piece[filled:])
+            if not count:
+                raise DatasetError(f"{self.path}: became shorter while it was read")
+            filled += count
 
     def blocks(self, name: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Return where the blocks of a stream start in the file, and their sizes, int64 (B,), in bytes.

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +17,24 @@ from mtsft_preproc.dialogue import Rejection, shorten
 from mtsft_preproc.encoding import DatasetSpec, EncodedBatch
 from mtsft_preproc.parts.container import Container, ContainerWriter
 
-__all__ = ["PartReader", "PartSummary", "PartWriter"]
+__all__ = ["Differs", "PartReader", "PartSummary", "PartWriter"]
 
 #: Levels of objects and lists that a rejected record may have to be written along.
 _DEEPEST = 200
 #: Columns with an entry per sample; those of lengths stand beside them, by group.
 _COLUMNS = {"trained": "<i4", "rows": "<i8", "turns": "<i4", "digests": "<u8"}
+
+
+class Differs(NamedTuple):
+    """What was found to differ from what it stands for, which then did the work; in words, or ``""``.
+
+    Attributes:
+        encoder: Where a fast encoder gave other ids than the reference.
+        shape: Where a dialogue was composed otherwise than its chat template writes it.
+    """
+
+    encoder: str = ""
+    shape: str = ""
 
 
 @dataclass
@@ -43,7 +55,9 @@ class PartSummary:
         encoder: What turned the texts into ids.
         texts: Texts that a fast encoder turned into ids.
         checked: How many of them were compared with the reference.
-        encoder_differs: Where a fast encoder gave other ids than the reference, which then did the work.
+        composes: Whether a chat template's dialogues of known shapes were written without the template.
+        differs: What was found to differ.
+        stages: CPU seconds by stage; nothing in a part that is read back, whose bytes know no time.
     """
 
     records: int = 0
@@ -59,7 +73,9 @@ class PartSummary:
     encoder: str = ""
     texts: int = 0
     checked: int = 0
-    encoder_differs: str = ""
+    composes: bool = True
+    differs: Differs = field(default_factory=Differs)
+    stages: dict[str, float] = field(default_factory=dict)
 
 
 class PartWriter:
@@ -167,6 +183,7 @@ class PartReader(Container):
         summary = dict(self.footer["summary"])
         for name in ("rejected", "lost", "notes", "parity"):
             summary[name] = Counter(summary[name])
+        summary["differs"] = Differs(*summary["differs"])
         summary["first_rejections"] = [Rejection(**item) for item in summary["first_rejections"]]
         #: The counts, as the task told them.
         self.summary = PartSummary(**summary)

@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 
 from mtsft_preproc.config import PreprocessConfig
 from mtsft_preproc.errors import DatasetError
+from mtsft_preproc.hashing import file_sha256
 from mtsft_preproc.indexed import bin_path
 from mtsft_preproc.join.agreement import check_agreement
 from mtsft_preproc.join.inputs import JoinInput, find_inputs
 from mtsft_preproc.layout import OutputPaths
 from mtsft_preproc.ledger import sample_schema
-from mtsft_preproc.plan import file_sha256
 
 __all__ = ["IDS", "LABELS", "Stretch", "check_tokens", "kept_columns", "open_inputs", "stretches"]
 

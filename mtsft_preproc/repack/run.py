@@ -75,8 +75,8 @@ def repack(config: PreprocessConfig) -> RunResult:
         try:
             check_tokens(inputs, config.workers)
             survey = samples.survey(paths.survey, facts.settings.questions())
-            engine = make_engine(config.engine, config.workers)
-            outputs = gather_outputs(facts, survey, paths, [], engine)
+            with make_engine(config.engine, config.workers) as engine:
+                outputs = gather_outputs(facts, survey, paths, [], engine)
             manifest = publish_outputs(facts, survey, outputs, samples.blocks(), paths, samples.kept)
         except (DatasetError, RejectedDataError, SettingsError):
             # With these settings and datasets there is nothing to take up.
