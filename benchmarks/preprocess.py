@@ -211,7 +211,12 @@ def take_turn(
     )
     os.sync()
     log = given.scratch / "run.log"
-    cost = run(words, log, {"HF_HOME": str(folder / "hub"), "CUDA_VISIBLE_DEVICES": ""}, memory)
+    environment = {
+        "HF_HOME": str(folder / "hub"),
+        "CUDA_VISIBLE_DEVICES": "",
+        "MTSFT_CACHE": str(given.scratch / "cache") if program.cache else "off",
+    }
+    cost = run(words, log, environment, memory)
     if program.kind in given.pythons:
         packages = [program.kind, "transformers", "tokenizers", "datasets", "torch"]
         words = [
@@ -227,7 +232,9 @@ def take_turn(
         written = digests(folder)
         tokens = (folder / "data_packed_input_ids_document.bin").stat().st_size // 4
     if case.shows:
-        given.shown = log.read_text("utf-8", errors="replace").strip()
+        # What --profile says stands last.
+        told = log.read_text("utf-8", errors="replace").strip()
+        given.shown = told[told.rindex("\nprofile") + 1 :]
     shutil.rmtree(folder)
     return Turn(cost, tokens, written)
 

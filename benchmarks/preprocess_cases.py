@@ -28,6 +28,7 @@ class Program:
         workers: Number of workers; None: that of the whole run.
         form: File form of the input, where a case compares forms.
         records: Number of records that are read; None: all.
+        cache: Whether what the command keeps of a tokenizer from run to run may be there.
     """
 
     kind: str
@@ -35,6 +36,7 @@ class Program:
     workers: int | None = None
     form: str = "jsonl"
     records: int | None = None
+    cache: bool = True
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,14 @@ class Case:
 PROGRAMS = {
     "floor": Program("floor"),
     "ours": Program("ours"),
+    "ours, first run": Program("ours", cache=False),
     "LLaMA-Factory": Program("llamafactory"),
     "TRL": Program("trl"),
     "floor, 1 worker": Program("floor", workers=1),
     "ours, 1 worker": Program("ours", workers=1),
     "ours, 5 records": Program("ours", records=5),
     "ours, 5 records, 1 worker": Program("ours", records=5, workers=1),
+    "ours, 5 records, first run": Program("ours", records=5, cache=False),
     "ours, --chat-template": Program("ours", ("--chat-template", "tokenizer")),
     "ours, --train-on split": Program("ours", ("--train-on", "split")),
     "ours, --seq-length": Program("ours", _SEQ),
@@ -75,7 +79,7 @@ PROGRAMS = {
     "ours, parquet": Program("ours", form="parquet"),
     "ours, --profile": Program("ours", ("--profile",)),
 }
-_ALL = ("floor", "ours", "LLaMA-Factory", "TRL")
+_ALL = ("floor", "ours", "ours, first run", "LLaMA-Factory", "TRL")
 CASES = {
     "mix": Case("Mix of all four, as messages", "mix", _ALL),
     "alpaca": Case("Alpaca 52k", "alpaca", _ALL),
@@ -104,7 +108,10 @@ CASES = {
         "File forms, Alpaca and SGD with history", "rounds",
         ("ours", "ours, JSON array", "ours, parquet"), equal=True,
     ),
-    "start-up": Case("Five records of Alpaca", "alpaca", ("ours, 5 records", "ours, 5 records, 1 worker")),
+    "start-up": Case(
+        "Five records of Alpaca", "alpaca",
+        ("ours, 5 records", "ours, 5 records, 1 worker", "ours, 5 records, first run"),
+    ),
     "profile": Case("Stages of a run on the mix", "mix", ("ours, --profile",), shows=True),
 }  # fmt: skip
 
