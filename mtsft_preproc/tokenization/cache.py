@@ -1,9 +1,9 @@
 """What was found out about tokenizers, kept from run to run.
 
-Loading a tokenizer with transformers and comparing a fast encoder with the reference take three seconds
-together, and come to the same each time: as long as the tokenizer's files, the packages that read them,
-and this package's own code are the same. All of these are in the keys. An entry carries its own checksum;
-one that is damaged, or can't be written, is as good as none.
+Loading a tokenizer with transformers and comparing a fast encoder with the reference take two to three
+seconds together, and come to the same each time: as long as the tokenizer's files, the packages that
+read them, and this package's own code are the same. All of these are in the keys. An entry carries its
+own checksum; one that is damaged, or can't be written, is as good as none.
 
 The folder is ``$MTSFT_CACHE``, else ``mtsft_preproc`` in ``$XDG_CACHE_HOME`` or ``~/.cache``;
 ``MTSFT_CACHE=off`` goes without.
