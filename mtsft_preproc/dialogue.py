@@ -25,6 +25,11 @@ __all__ = [
 #: Why a record was rejected: the code that stands in ``PREFIX.rejected.jsonl``, and what it means.
 REASONS: dict[str, str] = {
     "not-json": "the line or array element is not valid JSON",
+    "truncated": "the file ends inside the record",
+    "damaged-file": "a part of the file can't be read; the line stands for a row, or for all that is lost",
+    "too-large": "the record has more bytes than --max-record-mb",
+    "too-deep": "objects and lists are nested too deeply",
+    "stray-bom": "a byte order mark stands in front of the record, and not of the file alone",
     "invalid-utf8": "the bytes of the record are not UTF-8",
     "lone-surrogate": "a string holds half of a surrogate pair, which no tokenizer can encode",
     "not-an-object": "the record is valid, but not an object with named fields",
@@ -57,6 +62,10 @@ REASONS: dict[str, str] = {
 _SAID = 600
 
 
+#: Levels of objects and lists that are shown at most.
+_SHOWN_LEVELS = 100
+
+
 def shorten(value: object, limit: int = 120) -> str:
     """Return ``repr(value)`` cut to ``limit`` characters, with the type of what is not text.
 
@@ -68,12 +77,25 @@ def shorten(value: object, limit: int = 120) -> str:
     # A huge value is cut before repr, which would otherwise build a string several times its size.
     head = value[:limit] if isinstance(value, str | bytes | list) else value
     try:
-        text = repr(head)
+        # Not left to the recursion limit alone, which one process reaches earlier than another.
+        text = "nested too deeply to show" if _is_deep(head) else repr(head)
     except RecursionError:
         text = "nested too deeply to show"
     if len(text) > limit:
         text = text[: limit - 3] + "..."
     return text if isinstance(value, str) else f"{text} ({type(value).__name__})"
+
+
+def _is_deep(value: object) -> bool:
+    level = [value]
+    for _ in range(_SHOWN_LEVELS):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return bool(level)
 
 
 class Role(IntEnum):

@@ -237,7 +237,7 @@ def _shards(sources: Sources, config: PreprocessConfig) -> Iterable[Shard]:
         if limits[owner] == 0:
             continue
         reader = readers.get(file.kind)
-        for start, end in reader.cut(file, size):
+        for start, end in reader.pieces(file, size):
             shard = Shard(index, number, file, start, end)
             limit = limits[owner]
             most = min((count for count in (left, limit) if count is not None), default=None)

@@ -15,7 +15,7 @@ from mtsft_preproc.encoding import REPLY, Tools, make_record_encoder
 from mtsft_preproc.errors import DatasetError
 from mtsft_preproc.handlers import METADATA, Handler, HandlerChoice, make_handler
 from mtsft_preproc.parts import Differs, PartReader, PartSummary, PartWriter
-from mtsft_preproc.readers import Shard, readers
+from mtsft_preproc.readers import Shard, readers, refuse_changed
 from mtsft_preproc.stages import clock
 from mtsft_preproc.templates import ChatTemplate, Format, ShapeDiffers
 from mtsft_preproc.tokenization import (
@@ -139,8 +139,11 @@ class EncodeShard:
                 with clock.stage("dialogues"):
                     encoded = encoder.encode(batch.records)
                 encoded.rejections.extend(batch.rejections)
+                encoded.notes.update(note for _, note in batch.notes)
                 with clock.stage("write"):
                     writer.add(encoded, len(batch))
+            # Else the part would be taken for that of the content that was looked at, if that came back.
+            refuse_changed(shard.source)
             if isinstance(tools.encoder, FastEncoder):
                 tools.encoder.settle()
             writer.summary.encoder = self.encoder

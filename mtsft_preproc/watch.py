@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 
 from mtsft_preproc.dialogue import Rejection
-from mtsft_preproc.errors import RejectedDataError
+from mtsft_preproc.errors import DamagedFileError, RejectedDataError
 from mtsft_preproc.parts import PartSummary
 from mtsft_preproc.plan import Plan
-from mtsft_preproc.readers import Shard
+from mtsft_preproc.readers import Shard, readers
 
 __all__ = ["RejectionWatch"]
+
+logger = logging.getLogger(__name__)
 
 #: Records after which a run that rejects too large a share is stopped before its end.
 _EARLY = 10_000
@@ -37,6 +40,9 @@ class RejectionWatch:
         self._lost = 0
         self._examples: list[str] = []
         self._file_rows: Counter[int] = Counter()
+        #: Rejections that stand for damage to a file, by the file's number; and its path.
+        self._damages: Counter[int] = Counter()
+        self._damaged: dict[int, str] = {}
 
     def add(self, shard: Shard, summary: PartSummary) -> None:
         """Take note of a part.
@@ -56,6 +62,12 @@ class RejectionWatch:
         self.read += summary.records
         self._rejected.update(summary.rejected)
         config = self._plan.config
+        damages = sum(summary.rejected[reason] for reason in readers.get(shard.source.kind).damages)
+        if damages:
+            if config.on_error is None:  # the part is one that an earlier run has left
+                raise DamagedFileError(f"{shard.source.path}: damaged")
+            self._damages[shard.file] += damages
+            self._damaged[shard.file] = shard.source.path
         self._lost += summary.lost.total()
         if (self._rejected or self._lost) and config.on_error == "fail":
             raise RejectedDataError(f"--on-error fail: {self._examples[0]}")
@@ -63,7 +75,7 @@ class RejectionWatch:
             first = next((text for text in self._examples if ": overlong: " in text), shard.source.path)
             raise RejectedDataError(f"--overlong fail: {first}")
         if self.read >= _EARLY or isinstance(config.max_rejected, int):
-            self.finish()
+            self._check_share()
 
     def _describe(self, shard: Shard, rejection: Rejection) -> str:
         row = self._file_rows[shard.file] + rejection.row
@@ -74,11 +86,20 @@ class RejectionWatch:
         )
 
     def finish(self) -> None:
-        """Look at all parts so far.
+        """Look at all parts, and warn of each damaged file if the run goes on.
 
         Raises:
             RejectedDataError: Too many of their records were rejected.
         """
+        self._check_share()
+        for file, count in sorted(self._damages.items()):
+            logger.warning(
+                "%s: damaged, and read past that: %s of its %s rows stand for what is lost; "
+                "PREFIX.rejected.jsonl lists them",
+                self._damaged[file], count, self._file_rows[file],
+            )  # fmt: skip
+
+    def _check_share(self) -> None:
         limit = self._plan.config.max_rejected
         # To drop what is too long is what was asked for; the summary tells how much that was.
         asked = self._rejected["overlong"] if self._plan.config.overlong == "drop" else 0

@@ -67,6 +67,7 @@ CHANGES: dict[str, tuple[Any, bool]] = {
     "overwrite": (True, False),
     "restart": (True, False),
     "on_error": ("fail", False),
+    "max_record_mb": (8.5, True),
     "max_rejected": (3, False),
 }
 #: The same for settings that belong to a chat template, with the settings that they are added to.

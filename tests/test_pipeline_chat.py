@@ -145,7 +145,9 @@ def sources(result: RunResult) -> list[dict[str, Any]]:
 
 def published(result: RunResult) -> dict[str, bytes]:
     return {
-        path.name: path.read_bytes() for path in sorted(result.prefix.parent.iterdir()) if path.is_file()
+        path.name: path.read_bytes()
+        for path in sorted(result.prefix.parent.iterdir())
+        if path.is_file() and path.name != "data.timings.json"
     }
 
 

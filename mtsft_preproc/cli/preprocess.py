@@ -107,6 +107,10 @@ def _add_input(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--max-samples", type=int, metavar="N", help="read the first N records only")
     group.add_argument(
+        "--max-record-mb", type=float, default=64, metavar="MB",
+        help="reject a record of more megabytes (of 2**20 bytes), without holding it (default: 64)",
+    )  # fmt: skip
+    group.add_argument(
         "--tokenizer-name-or-path", metavar="FOLDER",
         help="folder of the tokenizer, as transformers saves it (needed)",
     )  # fmt: skip
@@ -175,8 +179,10 @@ def _add_runtime(group: argparse._ArgumentGroup) -> None:
         help="records per progress line where there is no terminal (default: 1000)",
     )  # fmt: skip
     group.add_argument(
-        "--on-error", default="skip", metavar="RULE",
-        help=f"a bad record: {', '.join(ON_ERROR)} (default: skip, with a line in PREFIX.rejected.jsonl)",
+        "--on-error", metavar="RULE",
+        help=f"{' or '.join(ON_ERROR)}: skip goes on past damage to a file, and lists what is lost in "
+        "PREFIX.rejected.jsonl; fail stops at the first bad record; by default a bad record is listed, and "
+        "damage to a file stops the run",
     )  # fmt: skip
     group.add_argument(
         "--max-rejected", type=_share_or_count, default=0.1, metavar="N",
@@ -256,6 +262,7 @@ def run(arguments: argparse.Namespace) -> int:
         ignore_index=arguments.ignore_index,
         special_tokens_in_text=arguments.special_tokens_in_text,
         max_samples=arguments.max_samples,
+        max_record_mb=arguments.max_record_mb,
         trust_remote_code=arguments.trust_remote_code,
         use_fast=not arguments.tokenizer_not_use_fast,
         workers=arguments.workers,

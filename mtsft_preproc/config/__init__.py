@@ -1,5 +1,6 @@
 """The settings of a run: frozen, checked once, passed down whole."""
 
+from mtsft_preproc.config.checks import check_output_prefix
 from mtsft_preproc.config.choices import (
     DEDUP,
     DEEPSEEK4,
@@ -35,5 +36,6 @@ __all__ = [
     "SPECIAL_TOKENS_IN_TEXT",
     "TRUE_FALSE",
     "PreprocessConfig",
+    "check_output_prefix",
     "usable_cores",
 ]

@@ -6,6 +6,7 @@ import datetime
 import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mtsft_preproc.config.choices import GIVEN_VARIABLES, PACK_WINDOW, SIDES, SOURCES_COLUMNS
@@ -16,7 +17,9 @@ __all__ = [
     "at_least",
     "check_ignore_index",
     "check_keep_columns",
+    "check_max_record_mb",
     "check_max_rejected",
+    "check_output_prefix",
     "check_probs",
     "check_split",
     "one_of",
@@ -25,6 +28,10 @@ __all__ = [
     "parse_map_keys",
     "parse_template_kwargs",
 ]
+
+
+#: Beyond that a record's places no longer fit the types that hold them.
+_MOST_RECORD_MB = 1024
 
 
 def at_least(flag: str, value: int | None, least: int) -> None:
@@ -59,6 +66,27 @@ def check_ignore_index(label: int) -> None:
         raise SettingsError(
             f"--ignore-index: {label} would also be a token's label; "
             "expected a negative number (trainers use -100)"
+        )
+
+
+def check_output_prefix(prefix: str) -> None:
+    """Check what an output is called."""
+    name = Path(prefix).name
+    if prefix.endswith("/") or name in ("", ".."):
+        raise SettingsError(f"--output-prefix: {prefix!r} ends in no name; expected FOLDER/NAME")
+    # The names of its files stand in lines of text, and readers refuse such names in manifests.
+    if any(char < " " or "\ud800" <= char <= "\udfff" for char in name):
+        raise SettingsError(
+            f"--output-prefix: {prefix!a} ends in a name with control characters, or that is not UTF-8; "
+            "expected FOLDER/NAME"
+        )
+
+
+def check_max_record_mb(most: float) -> None:
+    """Check the most megabytes of a record."""
+    if not 0 < most <= _MOST_RECORD_MB:
+        raise SettingsError(
+            f"--max-record-mb: expected megabytes above 0 and up to {_MOST_RECORD_MB}, got {most}"
         )
 
 

@@ -11,7 +11,9 @@ from mtsft_preproc.config.checks import (
     at_least,
     check_ignore_index,
     check_keep_columns,
+    check_max_record_mb,
     check_max_rejected,
+    check_output_prefix,
     check_probs,
     check_split,
     one_of,
@@ -127,7 +129,9 @@ class PreprocessConfig:
         overwrite: Replace a finished output.
         restart: Start over where an earlier run with other settings was interrupted.
         rejected_records: Whether ``PREFIX.rejected.jsonl`` holds the rejected records themselves, too.
-        on_error: ``"skip"`` writes a bad record to the ledger and goes on; ``"fail"`` stops.
+        on_error: A bad record goes to the ledger, and damage to a file stops the run (None); what is lost
+            to damage goes to the ledger, too (``"skip"``); either stops the run (``"fail"``).
+        max_record_mb: The most bytes of a record in units of 2**20; a larger one is rejected.
         max_rejected: The most records that may be rejected before the run stops: a share of the records
             read if a float, a count if an int.
     """
@@ -184,17 +188,15 @@ class PreprocessConfig:
     overwrite: bool = False
     restart: bool = False
     rejected_records: bool = False
-    on_error: str = "skip"
+    on_error: str | None = None
+    max_record_mb: float = 64
     max_rejected: float | int = 0.1
 
     def __post_init__(self) -> None:
         if bool(self.input) == (self.mix is not None):
             given = "got both" if self.input else "nothing given"
             raise SettingsError(f"--input: {given}; expected files, folders or globs, or --mix SPEC.yaml")
-        if self.output_prefix.endswith("/") or Path(self.output_prefix).name in ("", ".."):
-            raise SettingsError(
-                f"--output-prefix: {self.output_prefix!r} ends in no name; expected FOLDER/NAME"
-            )
+        check_output_prefix(self.output_prefix)
         at_least("--workers", self.workers, 1)
         at_least("--log-interval", self.log_interval, 1)
         at_least("--seq-length", self.seq_length, 1)
@@ -210,7 +212,11 @@ class PreprocessConfig:
         self._check_arrangement()
         if self.first_round not in (0, 1):
             raise SettingsError(f"--first-round: expected 0 or 1, got {self.first_round}")
-        one_of("--on-error", self.on_error, ON_ERROR)
+        if self.on_error is not None:
+            one_of("--on-error", self.on_error, ON_ERROR)
+        check_max_record_mb(self.max_record_mb)
+        # 64 and 64.0 are one setting.
+        object.__setattr__(self, "max_record_mb", float(self.max_record_mb))
         one_of("--enable-thinking", self.enable_thinking, ENABLE_THINKING)
         one_of("--special-tokens-in-text", self.special_tokens_in_text, SPECIAL_TOKENS_IN_TEXT)
         one_of("--parity", self.parity, PARITY)
@@ -284,6 +290,11 @@ class PreprocessConfig:
     def prefix(self) -> Path:
         """The output prefix as a path."""
         return Path(self.output_prefix)
+
+    @property
+    def record_bytes(self) -> int:
+        """The most bytes of a record."""
+        return max(1, round(self.max_record_mb * (1 << 20)))
 
     def mapped(self) -> dict[str, Any]:
         """Return ``--map-keys`` as a mapping from the handler's keys to columns.

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mtsft_preproc.errors import InputError, SettingsError
+from mtsft_preproc.errors import DamagedFileError, InputError, SettingsError
 from mtsft_preproc.handlers.base import Handler
 from mtsft_preproc.readers import InputFile, Shard, readers
 from mtsft_preproc.registry import nearest
@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 #: Records from the start of a file without a schema that are looked at for its columns.
 _PEEK = 1000
+#: Bytes of them behind which no more are looked at.
+_PEEK_BYTES = 1 << 26
 
 
 def check_columns(handler: Handler, files: Iterable[InputFile]) -> None:
@@ -99,7 +101,12 @@ def _comes_later(file: InputFile, column: str) -> bool:
 
 
 def _columns_of(file: InputFile) -> list[str] | None:
-    columns = readers.get(file.kind).columns(file)
+    try:
+        columns = readers.get(file.kind).columns(file)
+    except DamagedFileError:
+        if not file.rules.past_damage:
+            raise
+        return None
     if columns is not None:
         return columns
     found: dict[str, None] = {}
@@ -110,13 +117,20 @@ def _columns_of(file: InputFile) -> list[str] | None:
 
 
 def first_records(file: InputFile, count: int = _PEEK) -> list[dict[str, Any]]:
-    """Return the first records of a file, those that can't be parsed left out."""
+    """Return the first records of a file, those that can't be parsed left out, and no more than fit."""
     shard = Shard(0, 0, file, *_first_cut(file), max_records=count)
-    return [record.value for batch in readers.get(file.kind).read(shard) for record in batch.records]
+    records: list[dict[str, Any]] = []
+    size = 0
+    for batch in readers.get(file.kind).read(shard):
+        records += [record.value for record in batch.records]
+        size += batch.size
+        if size > _PEEK_BYTES:
+            break
+    return records
 
 
 def _first_cut(file: InputFile) -> tuple[int, int]:
-    return next(iter(readers.get(file.kind).cut(file, 1 << 20)), (0, 0))
+    return next(iter(readers.get(file.kind).pieces(file, 1 << 20)), (0, 0))
 
 
 def _hint(wanted: Sequence[str], present: Sequence[str]) -> str:

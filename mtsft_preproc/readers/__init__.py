@@ -4,7 +4,15 @@ To add a format: write one file with a :class:`~mtsft_preproc.readers.base.Reade
 """
 
 from mtsft_preproc.readers.arrow import ArrowReader
-from mtsft_preproc.readers.base import InputFile, Reader, RecordBatch, Shard, readers
+from mtsft_preproc.readers.base import (
+    InputFile,
+    Reader,
+    ReadingRules,
+    RecordBatch,
+    Shard,
+    readers,
+    refuse_changed,
+)
 from mtsft_preproc.readers.csv import CsvReader
 from mtsft_preproc.readers.discover import find_inputs
 from mtsft_preproc.readers.json_array import JsonArrayReader
@@ -22,4 +30,13 @@ for _reader in (
 ):
     readers.add(_reader.name, _reader)
 
-__all__ = ["InputFile", "Reader", "RecordBatch", "Shard", "find_inputs", "readers"]
+__all__ = [
+    "InputFile",
+    "Reader",
+    "ReadingRules",
+    "RecordBatch",
+    "Shard",
+    "find_inputs",
+    "readers",
+    "refuse_changed",
+]

@@ -7,9 +7,10 @@ import re
 import orjson
 
 from mtsft_preproc.dialogue import Record
-from mtsft_preproc.readers.base import RecordBatch
+from mtsft_preproc.readers.base import RecordBatch, too_large
 from mtsft_preproc.readers.json_scan import ArrayScanner
-from mtsft_preproc.readers.parse import holds_long_number, parse_record
+from mtsft_preproc.readers.parse import parse_record, truncated
+from mtsft_preproc.readers.suspects import holds_long_number, looks_sound
 
 __all__ = ["ElementParser"]
 
@@ -26,10 +27,14 @@ class ElementParser:
     granted: behind a border, the bytes up to such a seam are an element if and only if they parse as an
     object, since no beginning of an object is an object as well. Where they don't, the scanner finds the
     borders.
+
+    Args:
+        limit: The most bytes of an element.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int) -> None:
         self._row = 0
+        self._limit = limit
         self._seam = b""
         #: Bytes of the seam before its comma.
         self._head = 0
@@ -46,16 +51,35 @@ class ElementParser:
         Returns:
             Bytes of the block that were used up.
         """
+        before = len(batch.records), len(batch.rejections), len(batch.notes), self._row
+        used = self._take(block, offset, last, batch)
+        new = batch.records[before[0] :]
+        ends = [*(record.byte_offset - offset for record in new[1:]), used]
+        if not looks_sound(block[:used], ends, new):
+            del batch.records[before[0] :], batch.rejections[before[1] :], batch.notes[before[2] :]
+            self._row = before[3]
+            used = self._by_scanner(block, 0, offset, last, batch)
+        return used
+
+    def refuse(self, size: int, offset: int, batch: RecordBatch) -> None:
+        """Take note of an element that is too large, and was passed over."""
+        batch.rejections.append(too_large(self._row, size, self._limit, offset))
+        self._row += 1
+
+    def _take(self, block: bytes, offset: int, last: bool, batch: RecordBatch) -> int:
         start, found = self._by_seam(block, offset, batch)
         if found and not last:
             return start
         if found and self._add(block[start:], offset + start, batch):
             return len(block)
+        return self._by_scanner(block, start, offset, last, batch)
+
+    def _by_scanner(self, block: bytes, start: int, offset: int, last: bool, batch: RecordBatch) -> int:
         for border in (ArrayScanner(depth=1).feed(block[start:]) + start).tolist():
-            self._parse(block[start:border], offset + start, batch)
+            self.parse(block[start:border], offset + start, batch)
             start = border + 1
         if last:
-            self._parse(block[start:], offset + start, batch)
+            self.parse(block[start:], offset + start, batch)
             return len(block)
         return start
 
@@ -82,6 +106,8 @@ class ElementParser:
 
     def _add(self, raw: bytes, offset: int, batch: RecordBatch) -> bool:
         """Append an element without any trouble; return whether it is one."""
+        if len(raw) > self._limit:
+            return False
         try:
             value = orjson.loads(raw)
         except orjson.JSONDecodeError:
@@ -92,11 +118,20 @@ class ElementParser:
         self._row += 1
         return True
 
-    def _parse(self, raw: bytes, offset: int, batch: RecordBatch) -> None:
+    def parse(self, raw: bytes, offset: int, batch: RecordBatch) -> None:
         """Append whatever an element is."""
-        parsed = parse_record(raw, self._row, offset)
+        if len(raw) > self._limit:
+            self.refuse(len(raw), offset, batch)
+            return
+        parsed = parse_record(raw, self._row, offset, batch.notes)
         if isinstance(parsed, Record):
             batch.records.append(parsed)
         else:
             batch.rejections.append(parsed)
+        self._row += 1
+
+    def cut(self, raw: bytes, size: int, offset: int, batch: RecordBatch) -> None:
+        """Take note of an element of which the file holds only the first ``size`` bytes."""
+        text = raw.decode("utf-8", "backslashreplace")
+        batch.rejections.append(truncated(self._row, size, offset, text))
         self._row += 1

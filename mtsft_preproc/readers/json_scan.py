@@ -95,7 +95,8 @@ class ArrayScanner:
     def _unescaped(self, block: bytes) -> npt.NDArray[np.uint8]:
         """Return a block in which all quotes are those that begin or end a string."""
         if self._escapes:
-            block = b"x" + block[1:]
+            if block[0] in (_QUOTE, _BACKSLASH):  # no other byte is another one by it, as below
+                block = b"x" + block[1:]
             self._escapes = False
         data = np.frombuffer(block, np.uint8)
         if b"\\" not in block:

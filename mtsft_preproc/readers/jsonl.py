@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-import pyarrow as pa
+import numpy as np
 
-from mtsft_preproc.errors import InputError
-from mtsft_preproc.readers.base import BATCH_BYTES, InputFile, Reader, RecordBatch, Shard
-from mtsft_preproc.readers.parse import SPACE, holds_key, holds_long_number, is_settings, parse_lines
+from mtsft_preproc.errors import DamagedFileError
+from mtsft_preproc.readers.base import BATCH_BYTES, InputFile, Reader, RecordBatch, Shard, too_large
+from mtsft_preproc.readers.lines import Lines, line_blocks
+from mtsft_preproc.readers.parse import (
+    SPACE,
+    holds_key,
+    is_settings,
+    name_truncated,
+    parse_lines,
+)
+from mtsft_preproc.readers.suspects import holds_long_number, looks_sound
 
 __all__ = ["JsonLinesReader"]
 
-_BOM = b"\xef\xbb\xbf"
+#: Bytes of a line that are looked at together for its end.
+_CHUNK = 1 << 20
 
 
 class JsonLinesReader(Reader):
@@ -38,22 +46,40 @@ class JsonLinesReader(Reader):
         with open(source.path, "rb") as file:
             while start < source.size:
                 file.seek(start + shard_bytes - 1)
-                file.readline()
+                while (piece := file.readline(_CHUNK)) and not piece.endswith(b"\n"):
+                    pass
                 end = min(file.tell(), source.size)
                 yield start, end
                 start = end
 
     def batches(self, shard: Shard, columns: Sequence[str] | None) -> Iterator[RecordBatch]:
         row = 0
-        for offset, lines, size in _line_blocks(shard):
-            batch = RecordBatch(size=size)
-            row += self.parse(lines, row, -1 if shard.source.compression else offset, batch)
+        for own in line_blocks(shard, BATCH_BYTES):
+            batch = RecordBatch(size=own.size)
+            offset = -1 if shard.source.compression else own.offset
+            if own.too_long:
+                limit = shard.source.rules.record_bytes
+                batch.rejections.append(too_large(row, own.too_long, limit, offset))
+                row += 1
+            else:
+                row += self.parse(own, row, offset, batch)
             yield batch
 
-    def parse(self, lines: list[bytes], row: int, byte_offset: int, batch: RecordBatch) -> int:
+    def parse(self, own: Lines, row: int, byte_offset: int, batch: RecordBatch) -> int:
         """Append what lines hold to a batch; return how many of them are not blank."""
-        careful = holds_long_number(b"\n".join(lines))
-        return parse_lines(lines, row, byte_offset, careful, batch)
+        joined = b"\n".join(own.lines)
+        careful = holds_long_number(joined)
+        rows = parse_lines(own.lines, row, byte_offset, careful, batch)
+        lengths = np.fromiter(map(len, own.lines), np.int64, len(own.lines))
+        ends = np.cumsum(lengths + 1)[lengths > 0]
+        if not looks_sound(joined, ends, batch.records):
+            batch.records.clear()
+            batch.rejections.clear()
+            batch.notes.clear()
+            parse_lines(own.lines, row, byte_offset, True, batch)
+        if not own.ended:
+            name_truncated(own.lines[-1], row + rows - 1, batch)
+        return rows
 
     def may_hold(self, source: InputFile, column: str) -> bool:
         # Of a compressed file only reading the whole could tell: the records will.
@@ -61,58 +87,13 @@ class JsonLinesReader(Reader):
 
     def count(self, shard: Shard, limit: int) -> int:
         total = 0
-        for _, lines, _ in _line_blocks(shard):
-            for line in lines:
-                total += bool(line.strip(SPACE))
-                if total == limit:
-                    return total
-        return total
-
-
-def _line_blocks(shard: Shard) -> Iterator[tuple[int, list[bytes], int]]:
-    """Yield the lines of a shard, without a BOM, a block at a time.
-
-    Yields:
-        Byte offset of the first line; the lines; the bytes that were read for them.
-    """
-    source = shard.source
-    offset = shard.start
-    left = None if source.compression else shard.end - shard.start
-    size = 0
-    pieces: list[bytes] = []  # of a line that goes on over blocks; joined once, as it may be huge
-    with _open(source) as file:
-        if not source.compression:
-            file.seek(shard.start)
-        while block := _block(source, file, left):
-            left = None if left is None else left - len(block)
-            size += len(block)
-            lines = block.split(b"\n")
-            last = lines.pop()
-            if lines:
-                lines[0] = b"".join([*pieces, lines[0]])
-                if offset == 0 and lines[0].startswith(_BOM):
-                    yield 0, [lines[0].removeprefix(_BOM)], 0
-                    offset = len(lines.pop(0)) + 1
-                yield offset, lines, size
-                offset += sum(map(len, lines)) + len(lines)
-                size, pieces = 0, []
-            if last:
-                pieces.append(last)
-    if left:
-        raise InputError(f"{source.path}: became shorter while it was read")
-    if pieces:
-        line = b"".join(pieces)
-        yield offset, [line.removeprefix(_BOM) if offset == 0 else line], size
-
-
-def _block(source: InputFile, file: Any, left: int | None) -> bytes:
-    try:
-        return bytes(file.read(BATCH_BYTES if left is None else min(BATCH_BYTES, left)))
-    except (OSError, EOFError) as error:
-        raise InputError(f"{source.path}: can't be decompressed: {error}") from None
-
-
-def _open(source: InputFile) -> Any:
-    if source.compression:
-        return pa.input_stream(source.path, compression=source.compression)
-    return open(source.path, "rb")
+        try:
+            for own in line_blocks(shard, BATCH_BYTES):
+                total += bool(own.too_long) + sum(bool(line.strip(SPACE)) for line in own.lines)
+                if total >= limit:
+                    return limit
+        except DamagedFileError:
+            if not shard.source.rules.past_damage:
+                raise
+            total += 1  # the rejection that stands for what is lost
+        return min(total, limit)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from mtsft_preproc.dialogue import Record, Rejection
 from mtsft_preproc.readers.base import InputFile, RecordBatch
 from mtsft_preproc.readers.jsonl import JsonLinesReader
-from mtsft_preproc.readers.parse import SPACE
+from mtsft_preproc.readers.lines import Lines
+from mtsft_preproc.readers.parse import SPACE, refuse_bom
 
 __all__ = ["TextReader"]
 
@@ -25,9 +26,9 @@ class TextReader(JsonLinesReader):
     def sniff(self, head: bytes) -> bool:
         return False
 
-    def parse(self, lines: list[bytes], row: int, byte_offset: int, batch: RecordBatch) -> int:
+    def parse(self, own: Lines, row: int, byte_offset: int, batch: RecordBatch) -> int:
         first, offset = row, byte_offset
-        for line in lines:
+        for line in own.lines:
             if line.strip(SPACE):
                 _add(line.removesuffix(b"\r"), row, offset, batch)
                 row += 1
@@ -43,6 +44,9 @@ class TextReader(JsonLinesReader):
 
 
 def _add(line: bytes, row: int, byte_offset: int, batch: RecordBatch) -> None:
+    if bom := refuse_bom(line, row, byte_offset):
+        batch.rejections.append(bom)
+        return
     try:
         batch.records.append(Record(row, {_COLUMN: line.decode("utf-8")}, byte_offset))
     except UnicodeDecodeError as error:

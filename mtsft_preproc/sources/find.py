@@ -25,7 +25,7 @@ from mtsft_preproc.handlers import (
 )
 from mtsft_preproc.mix_spec import SpecEntry
 from mtsft_preproc.mixing import Mix
-from mtsft_preproc.readers import InputFile, find_inputs
+from mtsft_preproc.readers import InputFile, ReadingRules, find_inputs
 from mtsft_preproc.sources.names import (
     AUTO,
     DATASET_INFO,
@@ -74,17 +74,18 @@ def find_sources(config: PreprocessConfig) -> Sources:
     if config.dataset_dir is not None and name != DATASET_INFO:
         raise SettingsError(f"--dataset-dir: belongs to --handler-name {DATASET_INFO} alone")
     entries, mix = asked(config, name)
+    rules = ReadingRules(config.record_bytes, config.on_error == "skip")
     files: list[InputFile] = []
     found: list[HandlerChoice | None] = []
     owners: list[int] = []
     for number, entry in enumerate(entries):
         with _about(config, entry.name):
-            own = find_inputs(entry.inputs)
+            own = find_inputs(entry.inputs, rules)
             found += _choices(own, entry, name, config)
         files += own
         owners += [number] * len(own)
     _warn_of_common_files(files, owners, mix)
-    choices = _filled(found, owners, config)
+    choices = _filled(found, files, owners, config)
     check_kept(config.keep_columns, files)
     made = _made(choices, files, [mix.sources[owner].name for owner in owners], config)
     for choice, other in made.items():
@@ -100,7 +101,7 @@ def _about(config: PreprocessConfig, *names: str) -> Iterator[None]:
     except (InputError, SettingsError) as error:
         if config.mix is None:
             raise
-        reason = str(error).removeprefix("--input: ")
+        reason = str(error.args[0]).removeprefix("--input: ")
         own = list(dict.fromkeys(names))
         source = "source " if len(own) == 1 else "sources "
         shown = source + " and ".join(map(repr, own))
@@ -144,7 +145,7 @@ def _detected(file: InputFile, given: dict[str, Any]) -> HandlerChoice | None:
 
 
 def _filled(
-    found: list[HandlerChoice | None], owners: list[int], config: PreprocessConfig
+    found: list[HandlerChoice | None], files: list[InputFile], owners: list[int], config: PreprocessConfig
 ) -> list[HandlerChoice]:
     """Give a file without records the handler of another: of its source, if one there has records."""
     first: dict[int, HandlerChoice] = {}
@@ -152,9 +153,15 @@ def _filled(
         if choice is not None:
             first.setdefault(owner, choice)
     if not first:
-        raise InputError(f"{origin(config)}: no records")
+        raise InputError(f"{origin(config)}: no records{_how_many_unreadable(files)}")
     any_one = first[min(first)]
     return [choice or first.get(owner, any_one) for choice, owner in zip(found, owners, strict=True)]
+
+
+def _how_many_unreadable(files: list[InputFile]) -> str:
+    if not any(file.rules.past_damage and file.size for file in files):
+        return ""
+    return " that can be read; without --on-error skip, what is damaged is named"
 
 
 def _made(

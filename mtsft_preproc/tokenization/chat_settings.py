@@ -9,7 +9,7 @@ from typing import Any
 
 from mtsft_preproc.errors import TokenizerError
 
-__all__ = ["chat_templates", "named_templates", "read_settings", "stop_ids"]
+__all__ = ["chat_templates", "checked_templates", "named_templates", "read_settings", "stop_ids"]
 
 
 def chat_templates(folder: Path, config: Any) -> tuple[tuple[str, str], ...]:
@@ -28,6 +28,15 @@ def chat_templates(folder: Path, config: Any) -> tuple[tuple[str, str], ...]:
         files.setdefault("default", default)
     if files:
         return named_templates({name: path.read_text("utf-8") for name, path in files.items()})
+    return checked_templates(folder, config)
+
+
+def checked_templates(folder: Path, config: Any) -> tuple[tuple[str, str], ...]:
+    """Return what an entry of ``tokenizer_config.json`` holds, as :func:`named_templates` does.
+
+    Raises:
+        TokenizerError: The entry is no chat template; the message names ``folder``.
+    """
     try:
         return named_templates(config)
     except (AttributeError, KeyError, TypeError):
@@ -53,6 +62,8 @@ def named_templates(value: Any) -> tuple[tuple[str, str], ...]:
         return (("default", value),)
     if isinstance(value, list):
         value = {entry["name"]: entry["template"] for entry in value}
+    if not all(isinstance(text, str) for pair in value.items() for text in pair):
+        raise TypeError("a name or a template that is no text")
     return tuple(sorted(value.items()))
 
 

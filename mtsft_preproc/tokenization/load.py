@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mtsft_preproc.errors import TokenizerError
-from mtsft_preproc.tokenization.chat_settings import named_templates, stop_ids
+from mtsft_preproc.tokenization.chat_settings import checked_templates, stop_ids
 from mtsft_preproc.tokenization.merges import join_merges
 from mtsft_preproc.tokenization.sentencepiece_folder import (
     is_sentencepiece_only,
@@ -119,7 +119,7 @@ def _load_transformers(
         normalizes_special=payload is not None and _normalizes(payload, added),
         use_fast=use_fast,
         trust_remote_code=trust_remote_code,
-        chat_templates=named_templates(tokenizer.chat_template),
+        chat_templates=checked_templates(Path(path), tokenizer.chat_template),
         special_tokens_map=tuple(tokenizer.special_tokens_map.items()),
         stop_ids=stop_ids(Path(path), tokenizer.eos_token_id),
         auto_prefix=auto_prefix,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mtsft_preproc.errors import TemplateError
+from mtsft_preproc.errors import TemplateError, naming
 
 __all__ = ["AddedToken", "Adjustment", "ResolvedTokenizer", "TokenizerSpec"]
 
@@ -163,7 +163,8 @@ class ResolvedTokenizer:
             return self.spec
         path = folder / self.file_name
         partial = path.with_name(path.name + ".partial")
-        partial.write_bytes(self.payload)
+        with naming(partial):
+            partial.write_bytes(self.payload)
         partial.replace(path)
         return replace(self.spec, file=str(path))
 

@@ -119,3 +119,12 @@ def test_reading_and_counting_stop_at_the_limit(tmp_path: Path, limit: int) -> N
     expected = [{"a": "1", "b": "2"}, "wrong-columns", {"a": "5", "b": "6"}, {"a": "7", "b": "8"}]
     assert outcomes(read_shard(replace(shard, max_records=limit))) == expected[:limit]
     assert readers.get("csv").count(shard, limit) == min(limit, 4)
+
+
+@pytest.mark.parametrize("raw", [b"a,b\xff\n1,2\n", b"\xef\xbb\x00,b\r\n1,2\r\n"])
+def test_a_header_that_is_no_utf8_is_refused(scratch: Path, raw: bytes) -> None:
+    scratch.write_bytes(raw)
+    with pytest.raises(InputError, match=r"in\.csv: the header is not UTF-8"):
+        read_all(source_of(scratch, "csv"))
+    with pytest.raises(InputError, match=r"in\.csv: the header is not UTF-8"):
+        readers.get("csv").columns(source_of(scratch, "csv"))

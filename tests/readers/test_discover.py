@@ -264,7 +264,7 @@ def test_a_pattern_names_a_file_once(tmp_path: Path) -> None:
 
 def test_our_own_outputs_are_no_input(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("{}")
-    for name in ("o.rejected.jsonl", "o.manifest.json", "o.sources.parquet"):
+    for name in ("o.rejected.jsonl", "o.manifest.json", "o.sources.parquet", "o.timings.json"):
         (tmp_path / name).write_text("{}")
     (tmp_path / "o.mtsft-work").mkdir()
     (tmp_path / "o.mtsft-work" / "x.jsonl").write_text("{}")

@@ -153,8 +153,13 @@ def test_stop_ids(tokenizer_folder: Path, tmp_path: Path, content: str, stop_ids
             '{"chat_template": 1}',
             "chat_template in tokenizer_config.json: expected",
         ),
+        (
+            "tokenizer_config.json",
+            '{"chat_template": [{"name": "default", "template": ["x"]}]}',
+            "chat_template in tokenizer_config.json: expected",
+        ),
     ],
-    ids=["broken", "no-object", "text", "list-template", "number-template"],
+    ids=["broken", "no-object", "text", "list-template", "number-template", "list-in-list-template"],
 )
 def test_damaged_files_are_named(
     model: Path, tmp_path: Path, name: str, content: str, message: str

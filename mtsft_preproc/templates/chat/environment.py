@@ -14,10 +14,13 @@ from typing import Any
 import jinja2
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
+from jinja2.filters import do_format
 from jinja2.parser import Parser
-from jinja2.runtime import LoopContext, Macro
+from jinja2.runtime import Context, LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
+
+from mtsft_preproc.templates.chat.bounds import GROWING_METHODS, bounded, check_format, power, product
 
 __all__ = ["ChatEnvironment", "GenerationBlocks", "KeptObject"]
 
@@ -25,7 +28,9 @@ __all__ = ["ChatEnvironment", "GenerationBlocks", "KeptObject"]
 #: Names that are attributes of a dict before they are keys.
 _DICT_NAMES = frozenset(dir(dict))
 #: Methods of text that the sandbox has nothing to say about.
-_SAFE_STR = frozenset(name for name in dir(str) if not name.startswith(("_", "format")))
+_SAFE_STR = frozenset(name for name in dir(str) if not name.startswith(("_", "format"))) - GROWING_METHODS
+#: Filters that pad or repeat.
+_GROWING_FILTERS = ("batch", "center", "indent", "slice", "wordwrap")
 _LOOP_NAMES = frozenset(name for name in dir(LoopContext) if not name.startswith("_"))
 
 
@@ -53,6 +58,8 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
             give the same bytes tomorrow.
     """
 
+    intercepted_binops = frozenset({"*", "**", "%"})
+
     def __init__(self, today: datetime.date) -> None:
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[GenerationBlocks, loopcontrols])
         now = datetime.datetime.combine(today, datetime.time())
@@ -60,11 +67,39 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         def strftime_now(pattern: str) -> str:
             return now.strftime(pattern)
 
-        self.filters["tojson"] = _tojson
+        self.filters["tojson"] = bounded(_tojson)
+        for name in _GROWING_FILTERS:
+            self.filters[name] = bounded(self.filters[name])
+        self.filters["format"] = _format
+        # It makes text at random.
+        del self.globals["lipsum"]
         self.globals["raise_exception"] = _raise_exception
         self.globals["strftime_now"] = strftime_now
         self.globals["dict"] = _TemplateDict()
         self.globals["namespace"] = _TemplateNamespace
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """Do what could make a value that takes all memory."""
+        if operator == "*":
+            return product(left, right)
+        if operator == "**":
+            return power(left, right)
+        if isinstance(left, str):
+            check_format(left, right if isinstance(right, tuple) else (right,), {})
+        return left % right
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """Return what stands for ``str.format``, which the sandbox runs itself."""
+        formatted = super().wrap_str_format(value)
+        if formatted is None:
+            return None
+        pattern = value.__self__
+
+        def called(*args: Any, **kwargs: Any) -> str:
+            check_format(pattern, args, kwargs)
+            return formatted(*args, **kwargs)
+
+        return called
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """Look an attribute up as the sandbox does, by a shorter way for what templates ask most."""
@@ -83,11 +118,18 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
             kind is LoopContext and attribute in _LOOP_NAMES
         ):
             return getattr(obj, attribute)
+        if isinstance(obj, str) and attribute in GROWING_METHODS:
+            return bounded(getattr(obj, attribute))
         return super().getattr(obj, attribute)
 
     def mark_generated(self, body: str) -> str:
         """Return what stands for a generation block."""
         return body
+
+
+def _format(value: str, *args: Any, **kwargs: Any) -> str:
+    check_format(str(value), args, kwargs)
+    return do_format(value, *args, **kwargs)
 
 
 def _raise_exception(message: str) -> Callable[[], None]:

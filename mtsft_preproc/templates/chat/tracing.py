@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup, escape
 
+from mtsft_preproc.templates.chat.bounds import check_format
 from mtsft_preproc.templates.chat.expressions import Expression, constant, shape_of
 
 __all__ = [
@@ -227,6 +228,9 @@ def added(left: Any, right: Any) -> Any:
 
 def modulo(left: Any, right: Any) -> Any:
     """Divide, or format with ``%``, whose values may be traced."""
+    if isinstance(left, str):
+        values = plain(right)
+        check_format(plain(left), values if isinstance(values, tuple) else (values,), {})
     if not isinstance(left, str) or not is_traced((left, right)):
         return left % right
     recorder = recorder_of((left, right))
