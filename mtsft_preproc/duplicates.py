@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mtsft_preproc.errors import OutputError
+from mtsft_preproc.errors import OutputError, naming
 
 __all__ = ["DuplicateFinder", "DuplicateRows", "Duplicates"]
 
@@ -184,8 +184,9 @@ class _Shelves:
         order = np.argsort(numbers, kind="stable")
         found, starts = np.unique(numbers[order], return_index=True)
         for number, own in zip(found.tolist(), np.split(order, starts[1:]), strict=True):
-            with self.path(number).open("ab") as file:
-                rows[own].tofile(file)
+            path = self.path(number)
+            with naming(path), open(path, "ab") as file:
+                file.write(rows[own].tobytes())
             self.written[number] += len(own)
 
     def read(self, number: int, start: int, count: int) -> _Rows:

@@ -9,6 +9,7 @@ The tree::
     MtsftError
     |-- SettingsError        a flag, a name or a combination of flags is wrong
     |-- InputError           an input file is missing, unreadable or not what its name says
+    |   `-- DamagedFileError a part of it can't be read; --on-error skip does without
     |-- TokenizerError       the tokenizer folder can't be used as it is
     |-- TemplateError        the chat format can't be used with this tokenizer
     |-- OutputError          the output exists, is locked or can't be written
@@ -20,7 +21,12 @@ The tree::
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 __all__ = [
+    "DamagedFileError",
     "DatasetError",
     "InputError",
     "MtsftError",
@@ -31,6 +37,7 @@ __all__ = [
     "TemplateError",
     "TokenizerError",
     "WorkerError",
+    "naming",
 ]
 
 
@@ -46,6 +53,19 @@ class SettingsError(MtsftError):
 
 class InputError(MtsftError):
     """An input file is missing, unreadable, or holds something else than its name says."""
+
+
+class DamagedFileError(InputError):
+    """A part of an input file can't be read; the message is ``PATH: what is wrong``.
+
+    What is printed tells, in addition, what can be done about it.
+    """
+
+    def __str__(self) -> str:
+        return (
+            f"{self.args[0]}; expected a file that is whole, or --on-error skip to go on with the rest and "
+            "list in PREFIX.rejected.jsonl what is lost"
+        )
 
 
 class TokenizerError(MtsftError):
@@ -95,3 +115,18 @@ class RecordError(MtsftError):
     def __str__(self) -> str:
         where = f" in {self.field!r}" if self.field else ""
         return f"{self.reason}{where}: expected {self.expected}, got {self.got}"
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an error of the operating system say which file it is about, as that of a write does not.
+
+    Args:
+        path: What is written, or made durable, inside.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from mtsft_preproc.arrange import Arrangement, PackSettings
 from mtsft_preproc.encoding import DatasetSpec
-from mtsft_preproc.errors import DatasetError
+from mtsft_preproc.errors import DatasetError, naming
 from mtsft_preproc.packing import aligned
 from mtsft_preproc.parts import Container, ContainerWriter
 from mtsft_preproc.survey import SampleIndex, Survey
@@ -93,12 +93,13 @@ def _borders(arrangement: Arrangement, survey: Survey) -> list[int]:
 def save_order(arrangement: Arrangement, folder: Path) -> None:
     """Write down, for the tasks, which samples lie where: ``samples``, int64, and ``first``, int64."""
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "samples", "wb") as file:
+    with naming(folder / "samples"), open(folder / "samples", "wb") as file:
         for start in range(0, arrangement.positions, _CHUNK):
             samples = arrangement.in_order(start, min(start + _CHUNK, arrangement.positions))
             file.write(samples.astype("<i8").tobytes())
     if arrangement.first is not None:
-        (folder / "first").write_bytes(arrangement.first.astype("<i8").tobytes())
+        with naming(folder / "first"):
+            (folder / "first").write_bytes(arrangement.first.astype("<i8").tobytes())
 
 
 def item_lengths(

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtsft_preproc.duplicates import DuplicateFinder, Duplicates
+from mtsft_preproc.errors import naming
 from mtsft_preproc.splitting import sides
 
 __all__ = ["Questions", "SampleIndex", "Survey", "Surveyor"]
@@ -212,7 +213,7 @@ class Surveyor:
 
     def _write(self, mode: str, name: str, values: npt.NDArray[Any]) -> None:
         if self.index:
-            with open(self.folder / name, mode) as file:
+            with naming(self.folder / name), open(self.folder / name, mode) as file:
                 file.write(np.ascontiguousarray(values).tobytes())
 
     def finish(self) -> Survey:

@@ -104,14 +104,14 @@ def repacked(inputs: Path | Sequence[Path], prefix: Path, **changes: Any) -> Pat
 
 
 def published(prefix: Path) -> dict[str, bytes]:
-    """All files of an output, its sides' among them, by what stands behind the prefix."""
+    """All that is reproducible of an output, its sides' among it, by what stands behind the prefix."""
     found = {
         path.name.removeprefix(prefix.name): path.read_bytes()
         for path in sorted(prefix.parent.iterdir())
         if path.is_file() and path.name.startswith((f"{prefix.name}.", f"{prefix.name}_"))
     }
     found.pop(".mtsft-lock", None)
-    return {name: raw for name, raw in found.items() if not name.endswith(".mtsft-lock")}
+    return {name: raw for name, raw in found.items() if not name.endswith((".mtsft-lock", ".timings.json"))}
 
 
 def tokens_of(prefix: Path) -> dict[str, bytes]:

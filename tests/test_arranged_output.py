@@ -677,8 +677,8 @@ def test_a_gather_that_was_stopped_goes_on_where_it_was(
 
 
 #: Of a publication of two sides: the commit record; of each side six files of datasets, its sidecar and its
-#: manifest; the rejections, the manifest; and the work folder out of the way.
-RENAMES = 1 + 2 * 8 + 2 + 1
+#: manifest; the rejections, the timings, the manifest; and the work folder out of the way.
+RENAMES = 1 + 2 * 8 + 3 + 1
 
 
 @pytest.mark.parametrize("at", range(RENAMES + 1))

@@ -253,3 +253,44 @@ def test_equal_work_has_equal_bytes(tmp_path: Path) -> None:
         write(tmp_path / name, [batch_of([(5, 1)]), batch_of([], rejections=some_rejections())])
         digests.add(hashlib.sha256((tmp_path / name).read_bytes()).hexdigest())
     assert len(digests) == 1
+
+
+def signed(path: Path, footer: bytes) -> None:
+    """Give a part another footer, with the sha256 of just that."""
+    raw = path.read_bytes()
+    end = len(raw) - 32 - 8 - 12
+    body = raw[: end - int.from_bytes(raw[end + 32 : end + 40], "little")]
+    path.write_bytes(
+        body + footer + hashlib.sha256(footer).digest() + len(footer).to_bytes(8, "little") + raw[-12:]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("identity", []), ("identity", None), ("streams", True), ("streams", ["ids", "x"]),
+        ("streams", [["ids"]]), ("sections", 3), ("sections", {"blocks:ids": [0]}),
+        ("sections", {"a": [0, 1 << 70]}), ("sections", {"a": [-8, 4]}), ("sections", {"a": ["0", 4]}),
+        ("crc32", {}), ("crc32", "ids"), ("sha256", 7), ("groups", 1.5), ("summary", {}),
+        ("summary", True), ("summary", {"ids": 1}),
+    ],
+)  # fmt: skip
+def test_a_footer_that_is_signed_and_nonsense_is_refused(whole: Path, name: str, value: Any) -> None:
+    footer = PartReader(whole).footer
+    signed(whole, json.dumps(footer | {name: value}).encode())
+    with pytest.raises(DatasetError, match=r"a\.part: damaged (footer|tail)"):
+        PartReader(whole).check()
+
+
+@pytest.mark.parametrize("footer", [b"", b"\xff", b"[]", b"{}", b"null", b"[" * 5000])
+def test_a_footer_that_is_signed_and_no_object_is_refused(whole: Path, footer: bytes) -> None:
+    signed(whole, footer)
+    with pytest.raises(DatasetError, match=r"a\.part: damaged footer"):
+        PartReader(whole)
+
+
+@pytest.mark.parametrize("groups", [["other"], ["sample", "sample:x"]])
+def test_columns_that_are_not_there_are_noticed(whole: Path, groups: list[str]) -> None:
+    signed(whole, json.dumps(PartReader(whole).footer | {"groups": groups}).encode())
+    with pytest.raises(DatasetError, match=r"a\.part: damaged tail"):
+        PartReader(whole).columns()

@@ -10,11 +10,16 @@ from mtsft_preproc.engines.serial import SerialEngine
 engines.add("serial", SerialEngine)
 engines.add("pool", PoolEngine)
 
-__all__ = ["Engine", "engines", "make_engine"]
+__all__ = ["Engine", "engine_name", "engines", "make_engine"]
+
+
+def engine_name(name: str, workers: int) -> str:
+    """Return the name of an engine; for ``"auto"`` of the one that suits the number of workers."""
+    if name == "auto":
+        return "serial" if workers == 1 else "pool"
+    return engines.canonical(name)
 
 
 def make_engine(name: str, workers: int) -> Engine:
-    """Return the engine of that name; for ``"auto"`` the one that suits the number of workers."""
-    if name == "auto":
-        name = "serial" if workers == 1 else "pool"
-    return engines.get(name)(workers)
+    """Return the engine of that name, or the one that suits the number of workers."""
+    return engines.get(engine_name(name, workers))(workers)

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -113,10 +113,11 @@ class Nursery:
         """
         ours, theirs = Pipe()
         try:
-            with theirs:
+            with theirs, self._in_step():
                 self._send("fork", task)
                 self._hand_over(theirs)
-            pid: int = result_of(self._answer())
+                answer = self._answer()
+            pid: int = result_of(answer)
         except BaseException:
             ours.close()
             raise
@@ -126,10 +127,12 @@ class Nursery:
         """End a worker, whatever it is doing, and wait for that; return its exit code as ``Popen`` does."""
         worker.connection.close()
         try:
-            self._send("stop", worker.pid)
-            code: int = result_of(self._answer())
+            with self._in_step():
+                self._send("stop", worker.pid)
+                answer = self._answer()
         except NurseryEndedError:
             return -signal.SIGKILL  # with the nursery
+        code: int = result_of(answer)
         return code
 
     def close(self) -> None:
@@ -140,6 +143,18 @@ class Nursery:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+    @contextlib.contextmanager
+    def _in_step(self) -> Iterator[None]:
+        """End the nursery where what is asked of it is broken off, as by Ctrl-C.
+
+        It would wait for the rest, and whoever asked next for another's answer.
+        """
+        try:
+            yield
+        except BaseException:
+            self._control.close()
+            raise
 
     def _send(self, kind: str, content: Any) -> None:
         try:
@@ -192,8 +207,10 @@ class ElsewhereError(Exception):
 
 def serve(handle: int) -> None:
     """Be the nursery: do what comes over the connection ``handle`` until it is closed."""
-    # Ctrl-C reaches all processes of a terminal; the first of them says what becomes of it.
+    # Ctrl-C reaches all processes of a terminal, and SIGTERM all of a job; the first of them says what
+    # becomes of it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # Workers end without emptying buffers.
     with Connection(handle) as control:

@@ -36,21 +36,16 @@ def open_published(prefix: Path) -> Published:
     """
     if not prefix.name:
         raise DatasetError(f"{str(prefix)!r} ends in no name; expected an output prefix, FOLDER/NAME")
-    _refuse_unfinished(prefix)
+    _refuse_on_its_way(prefix)
     manifest = _manifest(prefix)
     if manifest is not None and "splits" in manifest:
         sides = ", ".join(f"{prefix}_{side}" for side in manifest["splits"])
         raise DatasetError(f"{prefix}: was split; expected one of {sides}")
-    if manifest is not None and (run := manifest.get("split", {}).get("of")):
-        # The sides of a split are published together.
-        _refuse_unfinished(prefix.with_name(run))
-    elif manifest is None:
-        # Where there is none yet, the run's own work says whether this will be a side.
-        _refuse_unfinished(prefix.with_name(prefix.name.rpartition("_")[0] or prefix.name), prefix.name)
     objective = "sft" if manifest is None else manifest.get("objective", "sft")
     if objective != "sft":
+        held = ", ".join(manifest.get("fields", ())) if manifest else ""
         raise DatasetError(
-            f"{prefix}: holds {', '.join(manifest['fields']) if manifest else ''} ({objective}), not "
+            f"{prefix}: holds {held} ({objective}), not "
             "samples to fine-tune on; expected an output with input_ids, labels and attention_mask; "
             "IndexedDataset opens its datasets one by one"
         )
@@ -62,19 +57,39 @@ def open_published(prefix: Path) -> Published:
                 f"{dataset.prefix}: its lengths are not those of {tokens.prefix}"
                 f" ({len(dataset)} and {len(tokens)} items, field {field!r})"
             )
+    # Again, in this order: a publication that went on meanwhile is there still, or has left its manifest.
+    _refuse_on_its_way(prefix)
+    if _manifest(prefix) != manifest:
+        raise DatasetError(f"{prefix}: was replaced while it was opened; open it again")
     return Published(fields, manifest)
 
 
-def _refuse_unfinished(prefix: Path, side: str = "") -> None:
-    """Refuse an output, or a side of it, that is on its way."""
+def _refuse_on_its_way(prefix: Path) -> None:
+    """Refuse an output whose publication is under way, its own or that of the run that it is a side of."""
+    _refuse_commit(prefix, prefix.name)
+    if whole := prefix.name.rpartition("_")[0]:
+        _refuse_commit(prefix.with_name(whole), f"{prefix.name}.manifest.json")
+
+
+def _refuse_commit(prefix: Path, name: str) -> None:
+    """Refuse an output whose commit record is there, and holds a name."""
     commit = prefix.with_name(prefix.name + ".mtsft-work") / "commit.json"
-    if not commit.exists():
+    try:
+        record = commit.read_text("utf-8", "replace")
+    except (FileNotFoundError, NotADirectoryError):
         return
-    if side and f"{side}.manifest.json" not in json.loads(commit.read_text("utf-8"))["files"]:
-        return
-    raise DatasetError(
-        f"{prefix}: its publication was interrupted; run the same command again to finish it"
-    )
+    if name == prefix.name or _publishes(record, name):
+        raise DatasetError(
+            f"{prefix}: its publication was interrupted; run the same command again to finish it"
+        )
+
+
+def _publishes(record: str, name: str) -> bool:
+    """Return whether a commit record names a file; one that can't be read may name any."""
+    try:
+        return name in json.loads(record)["files"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return True
 
 
 def _manifest(prefix: Path) -> dict[str, Any] | None:
@@ -85,7 +100,8 @@ def _manifest(prefix: Path) -> dict[str, Any] | None:
         manifest: dict[str, Any] = json.loads(path.read_text("utf-8"))
         sizes = {path.with_name(name): int(entry["bytes"]) for name, entry in manifest["files"].items()}
         int(manifest["pad_id"]), int(manifest["ignore_index"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        _check_entries(path, manifest)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DatasetError(f"{path}: not a manifest: {error!r}") from None
     for file, size in sizes.items():
         if file.suffix not in (".bin", ".idx"):
@@ -95,3 +111,23 @@ def _manifest(prefix: Path) -> dict[str, Any] | None:
         if (actual := file.stat().st_size) != size:
             raise DatasetError(f"{file}: {actual} bytes, but the manifest says {size}")
     return manifest
+
+
+def _check_entries(path: Path, manifest: dict[str, Any]) -> None:
+    """Look at the entries that not every manifest has.
+
+    Raises:
+        TypeError: One is of another type than it has to be.
+        ValueError: A side, a file, or the run of a split is no name.
+    """
+    for name, kind in (("objective", str), ("fields", list), ("split", dict), ("splits", dict)):
+        if name in manifest and not isinstance(manifest[name], kind):
+            raise TypeError(f"{name!r} is not of the type {kind.__name__}")
+    if not all(isinstance(field, str) for field in manifest.get("fields", ())):
+        raise TypeError("'fields' are not texts")
+    if not all(map(str.isidentifier, manifest.get("splits", ()))):
+        raise ValueError("'splits' are not named")
+    if any(char < " " for name in manifest["files"] for char in name):
+        raise ValueError("'files' are not named")
+    if run := manifest.get("split", {}).get("of"):
+        path.with_name(run)

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from mtsft_preproc.errors import OutputError
+from mtsft_preproc.errors import OutputError, naming
 from mtsft_preproc.indexed.layout import DTYPE_CODES, bin_path, idx_path, pack_index
 
 __all__ = ["IndexedWriter"]
@@ -83,7 +83,8 @@ class IndexedWriter:
     def write_raw(self, raw: Any, lengths: npt.NDArray[np.int32]) -> None:
         """Append a buffer of tokens of the writer's type; ``lengths`` as in :meth:`write`."""
         view = memoryview(raw).cast("B")
-        self._bin.write(view)
+        with naming(self.bin_path):
+            self._bin.write(view)
         self._hash.update(view)
         self._tokens += view.nbytes // self.dtype.itemsize
         self._lengths.append(lengths)
@@ -99,11 +100,13 @@ class IndexedWriter:
     ) -> None:
         try:
             if kind is None:
-                _sync(self._bin)
+                with naming(self.bin_path):
+                    _sync(self._bin)
                 self.sha256[".bin"] = self._hash.hexdigest()
                 self._write_index()
         finally:
-            self._bin.close()
+            with naming(self.bin_path):
+                self._bin.close()
 
     def _write_index(self) -> None:
         lengths = np.concatenate([np.zeros(0, np.int32), *self._lengths])
@@ -111,7 +114,7 @@ class IndexedWriter:
             raise ValueError(f"{self._tokens} tokens were written for lengths that don't sum to that")
         digest = hashlib.sha256()
         pieces: tuple[Any, ...] = pack_index(lengths, self.dtype, self._documents)
-        with open(self.idx_path, "xb") as file:
+        with naming(self.idx_path), open(self.idx_path, "xb") as file:
             for piece in pieces:
                 view = memoryview(piece).cast("B") if len(piece) else memoryview(b"")
                 file.write(view)

@@ -7,7 +7,7 @@ the order of the input, with the place at which it stands.
 from mtsft_preproc.ledger.block import Block, OutputTotals, Totals
 from mtsft_preproc.ledger.columns import numbers_column, numbers_of, same_column
 from mtsft_preproc.ledger.row_groups import RowGroups
-from mtsft_preproc.ledger.sidecar import sample_schema
+from mtsft_preproc.ledger.sidecar import sample_schema, sidecar_schema
 from mtsft_preproc.ledger.write import write_ledger
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "numbers_of",
     "same_column",
     "sample_schema",
+    "sidecar_schema",
     "write_ledger",
 ]

@@ -7,6 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mtsft_preproc.errors import naming
+
 __all__ = ["RowGroups"]
 
 _GROUP_ROWS = 1 << 16
@@ -24,9 +26,11 @@ class RowGroups:
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         repetitive = [name for name in schema.names if name not in _VARIED]
-        self._writer = pq.ParquetWriter(
-            path, schema, compression="zstd", write_page_checksum=True, use_dictionary=repetitive
-        )
+        self._path = path
+        with naming(path):
+            self._writer = pq.ParquetWriter(
+                path, schema, compression="zstd", write_page_checksum=True, use_dictionary=repetitive
+            )
         self._waiting: list[pa.Table] = []
 
     def add(self, table: pa.Table) -> None:
@@ -36,7 +40,7 @@ class RowGroups:
             joined = pa.concat_tables(self._waiting)
             whole = len(joined) - len(joined) % _GROUP_ROWS
             for start in range(0, whole, _GROUP_ROWS):
-                self._writer.write_table(joined.slice(start, _GROUP_ROWS).combine_chunks())
+                self._write(joined.slice(start, _GROUP_ROWS))
             self._waiting = [joined.slice(whole)]
 
     def __enter__(self) -> RowGroups:
@@ -46,5 +50,10 @@ class RowGroups:
         if kind is None and self._waiting:
             joined = pa.concat_tables(self._waiting)
             if len(joined):
-                self._writer.write_table(joined.combine_chunks())
-        self._writer.close()
+                self._write(joined)
+        with naming(self._path):
+            self._writer.close()
+
+    def _write(self, table: pa.Table) -> None:
+        with naming(self._path):
+            self._writer.write_table(table.combine_chunks())

@@ -14,7 +14,7 @@ from mtsft_preproc.ledger.block import Block, OutputTotals
 from mtsft_preproc.ledger.columns import numbers_column, numbers_of
 from mtsft_preproc.ledger.row_groups import RowGroups
 
-__all__ = ["Sidecar", "sample_schema"]
+__all__ = ["Sidecar", "sample_schema", "sidecar_schema"]
 
 Ints = npt.NDArray[np.integer]
 
@@ -41,6 +41,16 @@ def sample_schema(keep_columns: Sequence[str] = ()) -> pa.Schema:
     return pa.schema([*_SAMPLE, *(pa.field(name, pa.string()) for name in keep_columns)])
 
 
+def sidecar_schema(keep_columns: Sequence[str] = ()) -> pa.Schema:
+    """Return the columns of a sidecar: those, with the place of the sample."""
+    return _with_place(sample_schema(keep_columns))
+
+
+def _with_place(schema: pa.Schema) -> pa.Schema:
+    length, trained, *others = schema
+    return pa.schema([*_PLACE[:2], length, trained, _PLACE[2], *others])
+
+
 class Sidecar:
     """Writes it, a block of samples at a time.
 
@@ -53,8 +63,7 @@ class Sidecar:
 
     def __init__(self, arrangement: Arrangement, path: Path, schema: pa.Schema, sources: int) -> None:
         self._arrangement = arrangement
-        length, trained, *others = schema
-        self._schema = pa.schema([*_PLACE[:2], length, trained, _PLACE[2], *others])
+        self._schema = _with_place(schema)
         self._rows = RowGroups(path, self._schema)
         self._sums = np.zeros((sources, 3), np.int64)
 

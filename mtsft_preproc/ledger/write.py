@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from mtsft_preproc.arrange import Arrangement
 from mtsft_preproc.duplicates import Duplicates
-from mtsft_preproc.errors import DatasetError, RecordError
+from mtsft_preproc.errors import DatasetError, RecordError, naming
 from mtsft_preproc.ledger.block import Block, Totals
 from mtsft_preproc.ledger.columns import numbers_of
 from mtsft_preproc.ledger.sidecar import Sidecar
@@ -62,8 +62,11 @@ def write_ledger(
             alive = len(np.unique(block.records[there]))
             if not there.all():
                 block.rejections = _with_absent(block, there, duplicates, file_of)
-            _write_lines(lines, block.rejections)
+            with naming(rejected):
+                _write_lines(lines, block.rejections)
             totals.add(block, alive)
+        with naming(rejected):
+            lines.flush()
         totals.outputs = [sidecar.totals() for sidecar in sidecars]
     if totals.read != totals.kept + totals.rejected.total():
         raise DatasetError(

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from mtsft_preproc.errors import DatasetError
+from mtsft_preproc.errors import DatasetError, naming
 
 __all__ = ["Container", "ContainerWriter", "sync_folder"]
 
@@ -63,13 +63,15 @@ class ContainerWriter:
         for name in self.streams:
             raw: Any = tokens[name].astype("<i4", copy=False).view(np.uint8)
             self._checksums[name] = zlib.crc32(raw, self._checksums[name])
-            self._file.write(raw)
+            with naming(self.path):
+                self._file.write(raw)
             self._blocks[name].append(len(tokens[name]))
 
     def section(self, name: str, raw: bytes) -> None:
         """Append a section; no tokens come behind the first one."""
         self._sections[name] = (self._file.tell(), len(raw))
-        self._file.write(raw)
+        with naming(self.path):
+            self._file.write(raw)
         self._tail.update(raw)
 
     def __enter__(self) -> ContainerWriter:
@@ -82,10 +84,13 @@ class ContainerWriter:
         trace: TracebackType | None,
     ) -> None:
         try:
-            if kind is None:
-                self._finish()
+            with naming(self.path):
+                try:
+                    if kind is None:
+                        self._finish()
+                finally:
+                    self._file.close()  # which may still have to write, and fail
         finally:
-            self._file.close()
             self._partial.unlink(missing_ok=True)
 
     def _finish(self) -> None:
@@ -125,6 +130,8 @@ class Container:
         self.path = path
         #: All that the footer says.
         self.footer = self._footer()
+        if not _is_footer(self.footer, path.stat().st_size):
+            raise DatasetError(f"{path}: damaged footer")
         #: What the file is the work of.
         self.identity: dict[str, Any] = self.footer["identity"]
         #: Names of the token streams, in the order in which their blocks lie.
@@ -151,7 +158,10 @@ class Container:
             raise DatasetError(f"{self.path}: {error.strerror}") from None
         if hashlib.sha256(raw).digest() != end[:32]:
             raise DatasetError(f"{self.path}: damaged footer")
-        footer: dict[str, Any] = json.loads(raw)
+        try:
+            footer: dict[str, Any] = json.loads(raw)
+        except (ValueError, RecursionError):
+            raise DatasetError(f"{self.path}: damaged footer") from None
         return footer
 
     def check(self) -> None:
@@ -236,10 +246,32 @@ class Container:
         return 4 * tokens
 
 
+def _is_footer(footer: Any, size: int) -> bool:
+    """Return whether a footer has all that it must have, and speaks of places in a file of so many bytes.
+
+    It may say anything and be signed all the same.
+    """
+    try:
+        streams, sections, checksums = footer["streams"], footer["sections"], footer["crc32"]
+        return (
+            isinstance(footer["identity"], dict)
+            and isinstance(footer["sha256"], str)
+            and isinstance(streams, list)
+            and all(type(checksums[name]) is int and f"blocks:{name}" in sections for name in streams)
+            and all(
+                type(start) is type(length) is int and 0 <= start <= start + length <= size
+                for start, length in sections.values()
+            )
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames in ``folder`` durable."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        with naming(folder):
+            os.fsync(handle)
     finally:
         os.close(handle)

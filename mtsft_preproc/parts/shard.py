@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from mtsft_preproc.dialogue import Rejection, shorten
 from mtsft_preproc.encoding import DatasetSpec, EncodedBatch
+from mtsft_preproc.errors import DatasetError
 from mtsft_preproc.parts.container import Container, ContainerWriter
 
 __all__ = ["Differs", "PartReader", "PartSummary", "PartWriter"]
@@ -178,15 +179,13 @@ class PartReader(Container):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        #: Names of the groups of lengths.
-        self.groups: list[str] = self.footer["groups"]
-        summary = dict(self.footer["summary"])
-        for name in ("rejected", "lost", "notes", "parity"):
-            summary[name] = Counter(summary[name])
-        summary["differs"] = Differs(*summary["differs"])
-        summary["first_rejections"] = [Rejection(**item) for item in summary["first_rejections"]]
-        #: The counts, as the task told them.
-        self.summary = PartSummary(**summary)
+        try:
+            #: Names of the groups of lengths.
+            self.groups: list[str] = [str(name) for name in self.footer["groups"]]
+            #: The counts, as the task told them.
+            self.summary = _summary(self.footer["summary"])
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise DatasetError(f"{path}: damaged footer") from None
 
     def tail(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Return the columns by name and the rejections.
@@ -199,9 +198,12 @@ class PartReader(Container):
         """
         raw = self.sections()
         columns: dict[str, Any] = self._columns(raw)
-        columns["kept"] = [json.loads(line) for line in raw["kept"].split(b"\n")] if raw["kept"] else []
-        lines = raw["rejections"].split(b"\n") if raw["rejections"] else []
-        return columns, [json.loads(line) for line in lines]
+        try:
+            columns["kept"] = [json.loads(line) for line in raw["kept"].split(b"\n")] if raw["kept"] else []
+            lines = raw["rejections"].split(b"\n") if raw["rejections"] else []
+            return columns, [json.loads(line) for line in lines]
+        except (KeyError, ValueError):
+            raise DatasetError(f"{self.path}: damaged tail") from None
 
     def columns(self) -> dict[str, npt.NDArray[Any]]:
         """Return the columns that are numbers, by name; see :meth:`tail`.
@@ -212,10 +214,13 @@ class PartReader(Container):
         return self._columns(self.sections())
 
     def _columns(self, raw: Mapping[str, bytes]) -> dict[str, npt.NDArray[Any]]:
-        columns: dict[str, npt.NDArray[Any]] = {
-            name: np.frombuffer(raw[name], dtype) for name, dtype in _dtypes(self.groups).items()
-        }
-        columns["digests"] = columns["digests"].reshape(-1, 2)
+        try:
+            columns: dict[str, npt.NDArray[Any]] = {
+                name: np.frombuffer(raw[name], dtype) for name, dtype in _dtypes(self.groups).items()
+            }
+            columns["digests"] = columns["digests"].reshape(-1, 2)
+        except (KeyError, ValueError):
+            raise DatasetError(f"{self.path}: damaged tail") from None
         return columns
 
     def places(self, stream: str, lengths: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
@@ -234,6 +239,15 @@ class PartReader(Container):
         block = np.minimum(np.searchsorted(block_ends, before, "right"), max(0, len(sizes) - 1))
         gaps = starts - (block_ends - sizes)
         return before + gaps[block] if len(gaps) else before
+
+
+def _summary(told: Mapping[str, Any]) -> PartSummary:
+    summary = dict(told)
+    for name in ("rejected", "lost", "notes", "parity"):
+        summary[name] = Counter(summary[name])
+    summary["differs"] = Differs(*summary["differs"])
+    summary["first_rejections"] = [Rejection(**item) for item in summary["first_rejections"]]
+    return PartSummary(**summary)
 
 
 def _dtypes(groups: Sequence[str]) -> dict[str, str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from mtsft_preproc import cli
 from mtsft_preproc.cli import main, preprocess_main
 from mtsft_preproc.errors import DatasetError
 from mtsft_preproc.inspection import show_item
@@ -104,6 +105,9 @@ def test_errors_about_the_output(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert f"can't create the folder {tmp_path / 'file'}" in capsys.readouterr().err
     assert preprocess_main([*GOOD, "--output-prefix", str(tmp_path) + "/data/"]) == 2
     assert "ends in no name" in capsys.readouterr().err
+    assert preprocess_main([*GOOD, "--output-prefix", f"{tmp_path}/two\nlines"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "control characters" in line
     assert preprocess_main([*GOOD, "--output-prefix", "/proc/self/data"]) == 2
     assert "/proc/self" in capsys.readouterr().err
     done = str(tmp_path / "done" / "data")
@@ -244,3 +248,61 @@ def test_show_takes_no_manifests_word_for_running_code(
     assert main(["show", str(prefix)]) == 2
     assert "--trust-remote-code" in capsys.readouterr().err
     assert not (tmp_path / "ran").exists()
+
+
+MTSFT = [sys.executable, "-c", "import sys; from mtsft_preproc.cli import main; sys.exit(main())"]
+
+
+def buffered() -> dict[str, str]:
+    """Return the environment of a process that writes in blocks: argparse passes over what a line meets."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+
+def behind_a_closed_pipe(*flags: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a command whose output nobody reads."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        return subprocess.run(
+            [*MTSFT, *flags], cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, env=buffered()
+        )
+    finally:
+        os.close(writer)
+
+
+def test_what_nobody_reads_any_more_ends_quietly(tmp_path: Path) -> None:
+    prefix = tmp_path / "data"
+    assert preprocess_main([*GOOD, "--output-prefix", str(prefix)]) == 0
+    for flags in (["verify", str(prefix)], ["verify", str(prefix), "--json"], ["--help"], ["trace", "-h"]):
+        done = behind_a_closed_pipe(*flags)
+        assert (done.returncode, done.stderr) == (141, b"")
+    done = behind_a_closed_pipe("trace", str(prefix), "0")  # rich has a say in that
+    assert done.returncode in (1, 141)
+    assert done.stderr == b""
+    assert behind_a_closed_pipe("verify", str(prefix), "--workers", "0").returncode == 2
+
+
+def test_a_pipe_that_is_not_standard_output_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*_: object) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(cli.show, "run", run)
+    assert main(["show", "data"]) == 2
+    assert capsys.readouterr().err == "error: [Errno 32] Broken pipe\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_output_that_finds_no_place_is_an_error() -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*MTSFT, "--help"], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, env=buffered()
+        )
+    assert (done.returncode, done.stderr) == (2, b"error: standard output: No space left on device\n")
+
+
+def test_without_standard_output_nothing_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Python starts where descriptor 1 is closed."""
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["verify", "nowhere/data"]) == 2

@@ -468,6 +468,50 @@ def test_damaged_manifest(copy: Path, text: str) -> None:
     refused(copy, f"{copy}.manifest.json: not a manifest")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("objective", None), ("objective", ["sft"]), ("fields", "ids"), ("fields", [{"a": 1}]),
+        ("split", []), ("split", {"of": 3}), ("split", {"of": "../x"}), ("split", {"of": "."}),
+        ("splits", 7), ("splits", {"a\nb": 1}), ("pad_id", float("inf")),
+        ("files", {"../x": {"bytes": 0}}), ("files", {"": {"bytes": 0}}),
+        ("files", {"a\n.bin": {"bytes": 0}}), ("files", {"a.bin": {"bytes": [1]}}),
+    ],
+)  # fmt: skip
+def test_a_manifest_with_an_entry_of_another_kind(copy: Path, name: str, value: Any) -> None:
+    def edit(manifest: dict[str, Any]) -> None:
+        manifest[name] = value
+
+    edit_manifest(copy, edit)
+    refused(copy, f"{copy}.manifest.json: not a manifest")
+
+
+def test_a_manifest_that_is_nested_too_deeply(copy: Path) -> None:
+    copy.with_name("chatml.manifest.json").write_text("[" * 100_000, "utf-8")
+    refused(copy, f"{copy}.manifest.json: not a manifest")
+
+
+@pytest.mark.parametrize("record", ["", "[]", "{}", '{"files": 1}', "\x00", "[" * 100_000])
+def test_a_side_of_a_run_whose_commit_record_is_damaged(copy: Path, record: str) -> None:
+    side = copy.with_name("run_train")
+    for field in FIELDS:
+        for suffix in (".bin", ".idx"):
+            shutil.copy(file_of(copy, field, suffix), file_of(side, field, suffix))
+    assert len(SFTDataset(str(side))) > 0
+    (copy.parent / "run.mtsft-work").mkdir()
+    (copy.parent / "run.mtsft-work" / "commit.json").write_text(record)
+    refused(side, "its publication was interrupted")
+
+
+def test_another_objective_without_fields(copy: Path) -> None:
+    def edit(manifest: dict[str, Any]) -> None:
+        manifest["objective"] = "text"
+        del manifest["fields"]
+
+    edit_manifest(copy, edit)
+    refused(copy, "not samples to fine-tune on")
+
+
 def test_interrupted_publication(copy: Path) -> None:
     work = copy.with_name("chatml.mtsft-work")
     work.mkdir()
