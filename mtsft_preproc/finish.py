@@ -5,7 +5,6 @@ Encoding dialogues and packing a finished dataset anew end the same way, which i
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,8 +35,10 @@ from mtsft_preproc.manifest import Facts, build_manifest, files_entry, output_en
 from mtsft_preproc.merge import Merger, merge_parts
 from mtsft_preproc.progress import bar
 from mtsft_preproc.publish import commit
+from mtsft_preproc.sealed import MANIFEST_SEAL, write_sealed
 from mtsft_preproc.stages import Profile
 from mtsft_preproc.survey import Survey
+from mtsft_preproc.timings import Timings
 from mtsft_preproc.work import left_over
 
 __all__ = ["Output", "RunResult", "begin_merge", "gather_outputs", "publish_outputs"]
@@ -182,6 +183,7 @@ def publish_outputs(
     blocks: Iterable[Block],
     paths: OutputPaths,
     keep_columns: Sequence[str],
+    timings: Timings,
     merger: Merger | None = None,
 ) -> dict[str, Any]:
     """Account for all samples, merge the tokens into the work folder, then publish.
@@ -193,6 +195,7 @@ def publish_outputs(
         blocks: What the ledger has to say of them.
         paths: Where all goes.
         keep_columns: Columns of the input that the ledger shows.
+        timings: How the run went so far.
         merger: Of :func:`begin_merge`, which was given all parts; None where merging is still to do.
 
     Returns:
@@ -227,8 +230,10 @@ def publish_outputs(
     names.append(paths.rejected.name)
     sha256[paths.rejected.name] = file_sha256(paths.staging / paths.rejected.name)
     manifest = build_manifest(facts, totals, entries, files_entry(paths.staging, sha256))
-    _write(paths.staging / paths.manifest.name, manifest)
-    commit(paths, [*names, paths.manifest.name], left_over(paths, set(names)))
+    manifest = write_sealed(paths.staging / paths.manifest.name, manifest, MANIFEST_SEAL)
+    timings.write(paths.staging / paths.timings.name, manifest)
+    gone = left_over(paths, set(names), [output.paths for output in outputs])
+    commit(paths, [*names, paths.timings.name, paths.manifest.name], gone)
     return manifest
 
 
@@ -249,7 +254,7 @@ def _stage(
     if side:
         manifest = side_manifest(facts, paths.prefix.name, side, entry, files_entry(folder, sha256))
         name = output.paths.manifest.name
-        _write(folder / name, manifest)
+        write_sealed(folder / name, manifest, MANIFEST_SEAL)
         sha256[name] = file_sha256(folder / name)
     return sha256
 
@@ -261,7 +266,3 @@ def _prefixes(datasets: Sequence[DatasetSpec], paths: OutputPaths, folder: Path)
 def _empty(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", "utf-8", newline="\n")

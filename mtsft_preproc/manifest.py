@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mtsft_preproc.arrange import Arrangement, ArrangementSettings
 from mtsft_preproc.encoding import DatasetSpec
 from mtsft_preproc.ledger import OutputTotals, Totals
 from mtsft_preproc.mixing import Mix
+from mtsft_preproc.sealed import MANIFEST_SEAL
 
 __all__ = [
     "RESULTS",
@@ -21,6 +23,7 @@ __all__ = [
     "build_manifest",
     "files_entry",
     "length_quantiles",
+    "library_versions",
     "output_entry",
     "side_manifest",
 ]
@@ -31,10 +34,12 @@ RESULTS = frozenset(
     {
         "format", "fingerprint", "objective", "fields", "pad_id", "ignore_index", "items", "packing",
         "samples", "tokens", "trained_tokens", "length_quantiles", "splits", "split", "records", "sources",
-        "turn_ends", "parity", "files", "merged", "repacked",
+        "turn_ends", "parity", "files", "merged", "repacked", "libraries", MANIFEST_SEAL,
     }
 )  # fmt: skip
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
+#: Libraries that have a part in the bytes: they read records, render and encode them, and write sidecars.
+_LIBRARIES = ("jinja2", "numpy", "orjson", "pyarrow", "sentencepiece", "tokenizers", "transformers")
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,8 @@ class Facts:
         composes: Whether dialogues of known shapes were written without the chat template; False only where
             that was found to differ from it.
         turn_ends: What ends a trained turn, ready for JSON.
+        libraries: Versions of the libraries that had a part in the bytes; no part of the identity, so that
+            a run that was interrupted goes on after an upgrade.
         inputs: Source and path of each file of input.
     """
 
@@ -66,6 +73,7 @@ class Facts:
     encoder: Mapping[str, Any] | None = None
     composes: bool = True
     turn_ends: Sequence[Any] = ()
+    libraries: Mapping[str, str] = field(default_factory=dict)
     inputs: Sequence[tuple[int, str]] = field(default_factory=list)
 
     def head(self) -> dict[str, Any]:
@@ -80,7 +88,19 @@ class Facts:
             "ignore_index": self.ignore_index,
             **({} if self.encoder is None else {"encoder": dict(self.encoder)}),
             **({} if self.composes else {"composed": False}),
+            "libraries": dict(self.libraries),
         }
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that have a part in the bytes, by name."""
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def build_manifest(

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import time
-from contextlib import ExitStack
 from dataclasses import asdict, replace
 from typing import Any
 
 from mtsft_preproc.arrange import ArrangementSettings
 from mtsft_preproc.config import PreprocessConfig
 from mtsft_preproc.encoded import part_blocks, survey_parts
-from mtsft_preproc.engines import Engine, make_engine
-from mtsft_preproc.errors import InputError
+from mtsft_preproc.engines import Engine, engine_name, make_engine
+from mtsft_preproc.errors import RejectedDataError
 from mtsft_preproc.finish import RunResult, begin_merge, gather_outputs, publish_outputs
 from mtsft_preproc.layout import OutputPaths
-from mtsft_preproc.lock import OutputLock
 from mtsft_preproc.making import Made, make_parts
-from mtsft_preproc.manifest import Facts
+from mtsft_preproc.manifest import Facts, library_versions
 from mtsft_preproc.plan import Plan, make_plan
-from mtsft_preproc.readers import InputFile
-from mtsft_preproc.stages import Profile
+from mtsft_preproc.publish import clear
+from mtsft_preproc.readers import refuse_changed
 from mtsft_preproc.tasks import EncodeShard
 from mtsft_preproc.templates import ChatFormat, stop_remedy
-from mtsft_preproc.work import finish_interrupted, make_folder, open_work, refuse_finished
+from mtsft_preproc.timings import Timings
+from mtsft_preproc.work import finish_interrupted, hold, make_folder, open_work, refuse_finished
 
 __all__ = ["RunResult", "preprocess"]
 
@@ -42,32 +39,32 @@ def preprocess(config: PreprocessConfig) -> RunResult:
         MtsftError: The run can't be done, or was stopped; the message says why. No output appears.
     """
     started = time.monotonic()
-    profile = Profile()
+    timings = Timings("preprocess", config.workers)
     paths = OutputPaths(config.prefix)
-    finished = None
-    if finish_interrupted(paths):
-        finished = json.loads(paths.manifest.read_text("utf-8"))
-    else:
+    finished = finish_interrupted(paths, config.restart)
+    done = finished.manifest if finished else None
+    if finished is None:
         refuse_finished([paths], [], config.overwrite)
     with make_engine(config.engine, config.workers) as engine:
-        with profile.phase("plan"):
-            plan = make_plan(config, engine, finished)
-        if finished is not None and finished["fingerprint"] == plan.fingerprint:
-            return RunResult(paths.prefix, finished, time.monotonic() - started)
-        manifest, made = _run(plan, paths, engine, profile)
+        timings.engine = engine_name(config.engine, config.workers)
+        with timings.profile.phase("plan"):
+            plan = make_plan(config, engine, done)
+        if done is not None and done["fingerprint"] == plan.fingerprint:
+            return RunResult(paths.prefix, done, time.monotonic() - started)
+        manifest, made = _run(plan, paths, engine, timings)
     seconds = time.monotonic() - started
-    profile.stages = made.stages
-    return RunResult(paths.prefix, manifest, seconds, made.reused, made.texts, made.checked, profile)
+    return RunResult(
+        paths.prefix, manifest, seconds, made.reused, made.texts, made.checked, timings.profile
+    )
 
 
-def _run(plan: Plan, paths: OutputPaths, engine: Engine, profile: Profile) -> tuple[dict[str, Any], Made]:
+def _run(plan: Plan, paths: OutputPaths, engine: Engine, timings: Timings) -> tuple[dict[str, Any], Made]:
     """Do what was planned; return the manifest, and what the encoding came to."""
     make_folder(paths)
+    profile = timings.profile
     facts = _facts(plan, ArrangementSettings.of(plan.config, plan.mix))
     sides = [paths.side(side) for side in facts.settings.sides]
-    with ExitStack() as locks:
-        for own in {paths.prefix: paths, **{side.prefix: side for side in sides}}.values():
-            locks.enter_context(OutputLock(own.prefix))
+    with hold(paths, facts.settings.sides):
         # Again, now that nobody else can: another run may have published while this one planned.
         names = [dataset.name for dataset in plan.datasets]
         refuse_finished([paths, *sides], names, plan.config.overwrite)
@@ -78,7 +75,10 @@ def _run(plan: Plan, paths: OutputPaths, engine: Engine, profile: Profile) -> tu
         with begin_merge(facts, paths) as merger:
             with profile.phase("encode"):
                 made = make_parts(plan, task, engine, merger)
-            _refuse_changed(plan.files)
+            profile.stages = made.stages
+            timings.reused_parts, timings.texts, timings.checked = made.reused, made.texts, made.checked
+            for file in plan.files:
+                refuse_changed(file)
             if made.task.encoder != plan.encoder.name:
                 facts = replace(facts, encoder={"name": made.task.encoder})
             facts = replace(facts, composes=made.task.composes)
@@ -86,11 +86,16 @@ def _run(plan: Plan, paths: OutputPaths, engine: Engine, profile: Profile) -> tu
                 wanted, index = facts.settings.questions(), not facts.settings.trivial
                 survey = survey_parts(plan, made.task, paths.survey, wanted, made.read, index)
                 parts = [made.task.path(shard) for shard in plan.shards]
-                outputs = gather_outputs(facts, survey, paths, parts, engine)
+                try:
+                    outputs = gather_outputs(facts, survey, paths, parts, engine)
+                except RejectedDataError:
+                    # With these settings there is nothing to take up; others are not to be refused.
+                    clear(paths.work)
+                    raise
             with profile.phase("publish"):
                 blocks = part_blocks(plan, made.task)
                 columns = plan.config.keep_columns
-                manifest = publish_outputs(facts, survey, outputs, blocks, paths, columns, merger)
+                manifest = publish_outputs(facts, survey, outputs, blocks, paths, columns, timings, merger)
     return manifest, made
 
 
@@ -128,18 +133,6 @@ def _say_what_is_trained(plan: Plan) -> None:
             )  # fmt: skip
 
 
-def _refuse_changed(files: list[InputFile]) -> None:
-    """Refuse to publish what was read from files that changed since they were looked at."""
-    for file in files:
-        try:
-            status = os.stat(file.path)
-            same = (status.st_size, status.st_mtime_ns) == (file.size, file.modified)
-        except OSError:
-            same = False
-        if not same:
-            raise InputError(f"{file.path}: changed or vanished while it was read; run the command again")
-
-
 def _open_work(plan: Plan, paths: OutputPaths) -> EncodeShard:
     """Open or take up the work folder."""
     open_work(paths, plan.fingerprint, plan.identity, plan.config.restart)
@@ -166,5 +159,6 @@ def _facts(plan: Plan, settings: ArrangementSettings) -> Facts:
         ignore_index=plan.config.ignore_index,
         encoder=plan.encoder.describe(),
         turn_ends=[asdict(end) for end in plan.probe.ends] if plan.probe else [],
+        libraries=library_versions(),
         inputs=[(owner, file.path) for owner, file in zip(plan.owners, plan.files, strict=True)],
     )

@@ -84,12 +84,20 @@ class Profile:
 
     phases: dict[str, float] = field(default_factory=dict)
     stages: Counter[str] = field(default_factory=Counter)
+    _running: dict[str, float] = field(default_factory=dict, repr=False)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Count what is done inside as ``name``."""
-        began = time.monotonic()
+        self._running[name] = time.monotonic()
         try:
             yield
         finally:
-            self.phases[name] = self.phases.get(name, 0.0) + time.monotonic() - began
+            spent = time.monotonic() - self._running.pop(name)
+            self.phases[name] = self.phases.get(name, 0.0) + spent
+
+    def so_far(self) -> dict[str, float]:
+        """Return wall seconds by phase, those of a phase that is under way among them."""
+        now = time.monotonic()
+        running = {name: self.phases.get(name, 0.0) + now - began for name, began in self._running.items()}
+        return {**self.phases, **running}

@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -109,13 +109,19 @@ def here(made: Path, tmp_path: Path) -> Path:
 
 
 def content(folder: Path, prefix: str) -> dict[str, bytes]:
-    """All files of an output, by what stands behind the prefix."""
+    """All that is reproducible of an output, by what stands behind the prefix."""
     found = (path for path in folder.iterdir() if path.name.startswith((f"{prefix}_", f"{prefix}.")))
+    own = (path for path in found if path.is_file() and path.suffix != ".jsonl")
+    return content_of([*own, folder / f"{prefix}.rejected.jsonl"], prefix)
+
+
+def content_of(paths: Iterable[Path], prefix: str) -> dict[str, bytes]:
+    """The bytes of files, by what stands behind the prefix; of timings no two runs have the same."""
     return {
         path.name.removeprefix(prefix): path.read_bytes()
-        for path in found
-        if path.is_file() and path.suffix != ".jsonl"
-    } | {".rejected.jsonl": (folder / f"{prefix}.rejected.jsonl").read_bytes()}
+        for path in paths
+        if not path.name.endswith(".timings.json")
+    }
 
 
 def tokens_of(files: dict[str, bytes]) -> dict[str, bytes]:
@@ -425,11 +431,10 @@ def test_equal_inputs_give_equal_bytes_however_they_are_joined(here: Path) -> No
     one, two, three = (content(here, name) for name in ("one", "two", "three"))
     for name in (".rejected.jsonl", ".sources.parquet", *tokens_of(one)):
         assert one[name] == two[name] == three[name], name
-    manifest = one[".manifest.json"].replace(str(here / "one").encode(), str(here / "two").encode())
-    assert json.loads(manifest)["fingerprint"] == manifest_of(here, "two")["fingerprint"]
-    assert manifest.replace(b'"one', b'"two').replace(b"\n", b"") == two[".manifest.json"].replace(
-        b"\n", b""
-    )
+    manifests = [json.loads(own[".manifest.json"].replace(b'"one', b'"two')) for own in (one, two)]
+    # They differ in the names of their own files, and so in their seals.
+    assert manifests[0].pop("manifest_sha256") != manifests[1].pop("manifest_sha256")
+    assert manifests[0] == manifests[1]
 
 
 def rewrite(folder: Path, prefix: str, table: pa.Table) -> None:
@@ -635,6 +640,37 @@ def test_a_manifest_that_is_none_is_refused(here: Path, text: str) -> None:
         join([str(here / "a"), str(here / "b")], str(here / "out"))
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("split", []), ("splits", 1), ("splits", {"a\nb": 1}), ("packing", [1]), ("merged", {}),
+        ("prompt_type", "chatml"), ("fields", [1]), ("files", {"b.idx": [1]}),
+        ("files", {"../b_packed_labels_document.idx": {"bytes": 1, "sha256": ""}}),
+        ("files", {".": {"bytes": 1, "sha256": ""}}), ("files", {"a\0b": {"bytes": 1, "sha256": ""}}),
+        ("files", {"b.rejected.jsonl": {"bytes": "1\n2", "sha256": ""}}),
+    ],
+)  # fmt: skip
+def test_a_manifest_with_an_entry_of_another_kind_is_refused(here: Path, name: str, value: Any) -> None:
+    path = here / "b.manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {name: value}), "utf-8")
+    with pytest.raises(DatasetError, match=r"b\.manifest\.json: not a manifest: expected "):
+        join([str(here / "a"), str(here / "b")], str(here / "out"))
+
+
+def test_a_manifest_that_is_nested_too_deeply_is_refused(here: Path) -> None:
+    (here / "b.manifest.json").write_text("[" * 100_000)
+    with pytest.raises(DatasetError, match=r"b\.manifest\.json: not a manifest"):
+        join([str(here / "a"), str(here / "b")], str(here / "out"))
+
+
+def test_a_chat_format_without_a_name_is_compared(here: Path) -> None:
+    path = here / "b.manifest.json"
+    manifest = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps(manifest | {"prompt_type": {"style": "other"}}), "utf-8")
+    with pytest.raises(DatasetError, match="don't go together: chat format"):
+        join([str(here / "a"), str(here / "b")], str(here / "out"))
+
+
 def test_an_input_whose_publication_was_interrupted_is_refused(here: Path) -> None:
     (here / "b.mtsft-work").mkdir()
     (here / "b.mtsft-work" / "commit.json").write_text("{}")
@@ -713,8 +749,8 @@ class Stopped(BaseException):
     """Stands for a death at a certain point."""
 
 
-#: Of the plan, the commit record, six files, with a manifest it and two sidecars, the work folder.
-@pytest.mark.parametrize(("manifests", "renames"), [(True, 12), (False, 9)])
+#: Of the plan, the commit record, six files, with a manifest it and three sidecars, the work folder.
+@pytest.mark.parametrize(("manifests", "renames"), [(True, 13), (False, 9)])
 def test_stopped_anywhere_the_same_command_ends_with_the_same_bytes(
     here: Path, monkeypatch: pytest.MonkeyPatch, manifests: bool, renames: int
 ) -> None:
@@ -723,7 +759,7 @@ def test_stopped_anywhere_the_same_command_ends_with_the_same_bytes(
             path.unlink()
     prefixes = [str(here / "a"), str(here / "b")]
     join(prefixes, str(here / "calm"))
-    calm = {path.name[4:]: path.read_bytes() for path in here.glob("calm[._]*")}
+    calm = content_of(here.glob("calm[._]*"), "calm")
     last = ".manifest.json" if manifests else f"_{KEYS[-1]}.idx"
     real, count = os.replace, 0
     for at in range(renames + 1):
@@ -751,7 +787,7 @@ def test_stopped_anywhere_the_same_command_ends_with_the_same_bytes(
             continue
         result = join(prefixes, str(folder / "calm"))
         assert result.items == 13
-        assert {path.name[4:]: path.read_bytes() for path in folder.iterdir()} == calm
+        assert content_of(folder.iterdir(), "calm") == calm
 
 
 def test_stopped_while_it_copies_nothing_appears(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -428,6 +429,37 @@ def test_a_sidecar_of_an_older_version_is_refused(here: Path) -> None:
     manifest["files"][path.name]["bytes"] = path.stat().st_size
     Path(f"{here}.manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(DatasetError, match=r"no column position, digest; made by an older version\?"):
+        repacked(here, here.with_name("data"), **NEAT)
+
+
+def put(here: Path, sidecar: bytes, **changes: Any) -> None:
+    """Give a dataset another sidecar, and a manifest that tells of it."""
+    path = Path(f"{here}.sources.parquet")
+    path.write_bytes(sidecar)
+    manifest = manifest_of(here) | changes
+    manifest["files"][path.name] = {"bytes": len(sidecar), "sha256": hashlib.sha256(sidecar).hexdigest()}
+    Path(f"{here}.manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("where", ["magic", "footer", "name", "page"])
+def test_a_sidecar_that_is_damaged_is_refused_in_one_line(here: Path, where: str) -> None:
+    raw = Path(f"{here}.sources.parquet").read_bytes()
+    size = int.from_bytes(raw[-8:-4], "little")
+    changed = {
+        "magic": raw[:-1],
+        "footer": raw[: -8 - size] + b"\xff" * size + raw[-8:],
+        "name": raw.replace(b"digest", b"dig\xf1st"),
+        "page": raw[:4] + b"\xff" * 40 + raw[44:],
+    }
+    put(here, changed[where])
+    with pytest.raises(DatasetError, match=r"^\S*\.sources\.parquet: [^\n]*$"):
+        repacked(here, here.with_name("data"), **NEAT)
+
+
+@pytest.mark.parametrize("merged", [["x"], [{"samples": {}}], [{}], [{"samples": 1}, {"samples": [2]}]])
+def test_a_manifest_whose_parts_have_no_size_is_refused(here: Path, merged: list[Any]) -> None:
+    put(here, Path(f"{here}.sources.parquet").read_bytes(), merged=merged)
+    with pytest.raises(DatasetError, match=r"manifest\.json: not a manifest: expected 'samples'"):
         repacked(here, here.with_name("data"), **NEAT)
 
 

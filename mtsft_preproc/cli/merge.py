@@ -35,7 +35,9 @@ def summary(result: JoinResult, seconds: float) -> str:
         f"{'output' if not at else '':<10}{path}.{{bin,idx}}" for at, path in enumerate(result.datasets)
     ]
     if result.manifest is not None:
-        lines.append(f"          {result.prefix}.manifest.json, .rejected.jsonl, .sources.parquet")
+        lines.append(
+            f"          {result.prefix}.manifest.json, .rejected.jsonl, .sources.parquet, .timings.json"
+        )
     return "\n".join(lines)
 
 

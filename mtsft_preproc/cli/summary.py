@@ -43,9 +43,11 @@ def summary(result: RunResult) -> str:
         lines.append(f"NEW       tokens added to the vocabulary (resize the embedding): {', '.join(new)}")
     reused = f", {result.reused_parts} parts reused" if result.reused_parts else ""
     split = manifest.get("splits")
-    sidecars = ".manifest.json, .rejected.jsonl, .sources.parquet"
+    sidecars = ".manifest.json, .rejected.jsonl, .sources.parquet, .timings.json"
     if split:
-        sidecars = f"{{,_{',_'.join(split)}}}.manifest.json, .rejected.jsonl, _SIDE.sources.parquet"
+        sidecars = (
+            f"{{,_{',_'.join(split)}}}.manifest.json, .rejected.jsonl, .timings.json, _SIDE.sources.parquet"
+        )
     lines += [
         f"time      {result.seconds:.1f} s{reused}",
         f"output    {_datasets(result)}.{{bin,idx}}",

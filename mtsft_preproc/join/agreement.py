@@ -142,7 +142,7 @@ def _compare_formats(
             shown = [None if own is None else own.get("name", kind) for own in (left, right)]
             _refuse(f"chat format ({kind})", first, other, *shown)
             continue
-        called = [own["name"] for own in (left, right)]
+        called = [own.get("name", kind) for own in (left, right)]
         left, right = _without(left, names), _without(right, names)
         for name in sorted({*left, *right}):
             what = f"chat format ({kind} {called[0]!r} and {called[1]!r}): {name}"

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from mtsft_preproc.config import check_output_prefix
 from mtsft_preproc.errors import DatasetError, SettingsError
 from mtsft_preproc.join.inputs import JoinInput, open_input, same_place
 from mtsft_preproc.join.run import JoinResult, join_inputs
@@ -36,8 +37,7 @@ def merge_group_keys(
             don't go together, or the output can't be written. Nothing appears.
     """
     output = Path(output_prefix)
-    if output_prefix.endswith("/") or output.name in ("", ".."):
-        raise SettingsError(f"--output-prefix: {output_prefix!r} ends in no name; expected FOLDER/NAME")
+    check_output_prefix(output_prefix)
     if not Path(folder).is_dir():
         raise SettingsError(f"--input: {folder} is no folder; expected the one with the datasets to join")
     keys = list(dict.fromkeys(keys))

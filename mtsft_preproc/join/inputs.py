@@ -16,13 +16,29 @@ from mtsft_preproc.errors import DatasetError, SettingsError
 from mtsft_preproc.indexed import SFT_FIELDS, IndexedDataset, bin_path, dataset_prefix, idx_path
 from mtsft_preproc.layout import OutputPaths
 
-__all__ = ["JoinInput", "find_inputs", "has_manifest", "open_input", "refuse_own_inputs", "same_place"]
+__all__ = [
+    "JoinInput",
+    "find_inputs",
+    "has_manifest",
+    "open_input",
+    "open_output",
+    "read_manifest",
+    "refuse_own_inputs",
+    "same_place",
+]
 
 #: What a manifest must hold for its dataset to be joined, with the types.
 _NEEDED: dict[str, type] = {
     "format": int, "fingerprint": str, "settings": dict, "inputs": list, "tokenizer": dict,
     "objective": str, "fields": list, "items": int, "pad_id": int, "ignore_index": int, "samples": int,
     "tokens": int, "trained_tokens": int, "files": dict,
+}  # fmt: skip
+
+
+#: What it may hold, with the types.
+_OPTIONAL: dict[str, type] = {
+    "split": dict, "splits": dict, "packing": dict, "merged": list, "records": dict, "prompt_type": dict,
+    "chat_template": dict, "text_form": dict,
 }  # fmt: skip
 
 
@@ -106,12 +122,21 @@ def find_inputs(prefixes: Sequence[str], output: Path) -> list[JoinInput]:
     return [_find(Path(prefix), known) for prefix in prefixes]
 
 
+def open_output(prefix: Path) -> JoinInput:
+    """Open an output of this package: its manifest says what belongs to it.
+
+    Raises:
+        DatasetError: There is no manifest, or files are missing, damaged, or a mixture of two outputs.
+    """
+    manifest = read_manifest(prefix)
+    start = len(prefix.name)
+    names = sorted(name[:-4] for name in manifest["files"] if name.endswith(".idx"))
+    return open_input(prefix, {name[start:]: prefix.with_name(name) for name in names})
+
+
 def _find(prefix: Path, known: Sequence[Path]) -> JoinInput:
     if has_manifest(prefix):
-        manifest = _read_manifest(prefix)
-        start = len(prefix.name)
-        names = sorted(name[:-4] for name in manifest["files"] if name.endswith(".idx"))
-        return open_input(prefix, {name[start:]: prefix.with_name(name) for name in names})
+        return open_output(prefix)
     if idx_path(prefix).exists() or bin_path(prefix).exists():
         return open_input(prefix, {"": prefix})
     tails = _tails(prefix, known)
@@ -167,28 +192,43 @@ def open_input(prefix: Path, pairs: Mapping[str, Path]) -> JoinInput:
         raise DatasetError(
             f"{prefix}: its publication was interrupted; run the command that made it again to finish it"
         )
-    manifest = _read_manifest(prefix) if has_manifest(prefix) else None
+    manifest = read_manifest(prefix) if has_manifest(prefix) else None
     if manifest is not None:
         _check_sizes(paths, manifest)
         for path in pairs.values():
             if idx_path(path).name not in manifest["files"]:
                 raise DatasetError(f"{idx_path(path)}: {paths.manifest.name} does not name it")
     datasets = {name: IndexedDataset(path) for name, path in pairs.items()}
-    _check_counts(prefix, datasets)
+    _check_counts(prefix, datasets, manifest["objective"] if manifest else "sft")
     return JoinInput(prefix, datasets, manifest)
 
 
-def _read_manifest(prefix: Path) -> dict[str, Any]:
+def read_manifest(prefix: Path) -> dict[str, Any]:
+    """Return the manifest of an output.
+
+    Raises:
+        DatasetError: There is none, or it is malformed.
+    """
     path = OutputPaths(prefix).manifest
     try:
         manifest: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DatasetError(f"{path}: not a manifest: {error}") from None
     for name, kind in _NEEDED.items():
         if not isinstance(manifest, dict) or not isinstance(manifest.get(name), kind):
             raise DatasetError(f"{path}: not a manifest: expected {name!r} in it, of type {kind.__name__}")
+    for name, kind in _OPTIONAL.items():
+        if not isinstance(manifest.get(name, kind()), kind):
+            raise DatasetError(f"{path}: not a manifest: expected {name!r} of type {kind.__name__}")
+    if not all(map(str.isidentifier, manifest.get("splits", ()))):
+        raise DatasetError(f"{path}: not a manifest: expected names of sides as 'splits'")
+    if not all(isinstance(field, str) for field in manifest["fields"]):
+        raise DatasetError(f"{path}: not a manifest: expected texts as 'fields'")
     for name, entry in manifest["files"].items():
-        if not isinstance(entry, dict) or not {"bytes", "sha256"} <= entry.keys():
+        if name in ("", ".", "..") or any(char < " " or char == "/" for char in name):
+            raise DatasetError(f"{path}: not a manifest: expected names of files beside it, got {name!r}")
+        own = entry if isinstance(entry, dict) else {}
+        if not isinstance(own.get("bytes"), int) or not isinstance(own.get("sha256"), str):
             raise DatasetError(f"{path}: not a manifest: expected bytes and sha256 of {name}")
     return manifest
 
@@ -208,8 +248,11 @@ def _check_sizes(paths: OutputPaths, manifest: Mapping[str, Any]) -> None:
             raise DatasetError(f"{file}: {size} bytes, but the manifest says {entry['bytes']}")
 
 
-def _check_counts(prefix: Path, datasets: Mapping[str, IndexedDataset]) -> None:
-    """Refuse datasets that a trainer reads side by side and that don't fit each other."""
+def _check_counts(prefix: Path, datasets: Mapping[str, IndexedDataset], objective: str) -> None:
+    """Refuse datasets that a trainer reads side by side and that don't fit each other.
+
+    Beside prompts, labels are replies, which have lengths of their own.
+    """
     start = len(prefix.name)
     names = {field: dataset_prefix(prefix, field).name[start:] for field in SFT_FIELDS}
     packed = {name: own for name, own in datasets.items() if name.startswith("_packed_")}
@@ -219,7 +262,7 @@ def _check_counts(prefix: Path, datasets: Mapping[str, IndexedDataset]) -> None:
             raise DatasetError(
                 f"{own.prefix}: {len(own)} items, but {first.prefix} has {len(first)}; expected as many"
             )
-        if set(names.values()) <= packed.keys() and name in names.values():
+        if objective == "sft" and set(names.values()) <= packed.keys() and name in names.values():
             tokens = packed[names["input_ids"]]
             if not np.array_equal(own.lengths, tokens.lengths):
                 raise DatasetError(f"{own.prefix}: its lengths are not those of {tokens.prefix}")

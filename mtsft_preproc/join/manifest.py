@@ -15,6 +15,7 @@ from mtsft_preproc._version import __version__
 from mtsft_preproc.join.agreement import FORMATS, SPLIT
 from mtsft_preproc.join.inputs import JoinInput
 from mtsft_preproc.manifest import length_quantiles
+from mtsft_preproc.sealed import MANIFEST_SEAL
 
 __all__ = ["fingerprint_of", "joined_identity", "joined_manifest"]
 
@@ -62,7 +63,7 @@ def joined_manifest(
         sha256: Of each file of the output, by name.
         folder: Where these files lie now.
     """
-    each = [own.manifest for own in inputs if own.manifest is not None]
+    each = [_unsealed(own.manifest) for own in inputs if own.manifest is not None]
     first = each[0]
     joined: dict[str, Any] = {name: value for name, value in first.items() if _is_common(name, each)}
     joined |= {name: _format(name, each) for name in FORMATS if name in first}
@@ -103,6 +104,10 @@ def joined_manifest(
         for name, digest in sorted(sha256.items())
     }
     return joined
+
+
+def _unsealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in manifest.items() if name != MANIFEST_SEAL}
 
 
 def _is_common(name: str, each: Sequence[Mapping[str, Any]]) -> bool:

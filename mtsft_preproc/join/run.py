@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mtsft_preproc.config import check_output_prefix
 from mtsft_preproc.errors import OutputError, SettingsError
 from mtsft_preproc.indexed import bin_path, idx_path
 from mtsft_preproc.join.agreement import check_agreement
@@ -20,9 +20,10 @@ from mtsft_preproc.join.inputs import JoinInput, find_inputs, refuse_own_inputs
 from mtsft_preproc.join.manifest import fingerprint_of, joined_identity, joined_manifest
 from mtsft_preproc.join.sidecars import join_rejected, join_sources
 from mtsft_preproc.layout import OutputPaths
-from mtsft_preproc.lock import OutputLock
-from mtsft_preproc.publish import commit, write_synced
-from mtsft_preproc.work import finish_interrupted, left_over, make_folder
+from mtsft_preproc.publish import clear, commit, make_synced, write_synced
+from mtsft_preproc.sealed import MANIFEST_SEAL, write_sealed
+from mtsft_preproc.timings import Timings
+from mtsft_preproc.work import finish_interrupted, hold, left_over, make_folder, read_plan
 
 __all__ = ["JoinResult", "join", "join_inputs"]
 
@@ -67,8 +68,7 @@ def join(prefixes: Sequence[str], output_prefix: str, overwrite: bool = False) -
     if len(prefixes) < 2:
         raise SettingsError(f"expected at least two datasets to merge, got {len(prefixes)}")
     output = Path(output_prefix)
-    if output_prefix.endswith("/") or output.name in ("", ".."):
-        raise SettingsError(f"--output-prefix: {output_prefix!r} ends in no name; expected FOLDER/NAME")
+    check_output_prefix(output_prefix)
     return join_inputs(lambda: find_inputs(prefixes, output), output, overwrite)
 
 
@@ -83,8 +83,9 @@ def join_inputs(find: Callable[[], list[JoinInput]], output: Path, overwrite: bo
     Raises:
         MtsftError: As :func:`join`.
     """
+    timings = Timings("merge")
     paths = OutputPaths(output)
-    finished = _finish_interrupted(paths)
+    finished = finish_interrupted(paths)
     inputs = find()
     check_agreement(inputs)
     whole = all(own.whole for own in inputs)
@@ -93,23 +94,23 @@ def join_inputs(find: Callable[[], list[JoinInput]], output: Path, overwrite: bo
     identity = joined_identity(inputs)
     fingerprint = fingerprint_of(identity)
     pairs = {name: output.with_name(output.name + name) for name in sorted(inputs[0].datasets)}
-    if finished == fingerprint:
-        done = json.loads(paths.manifest.read_text("utf-8")) if whole else None
-        return _result(inputs, pairs, paths, done)
+    if finished is not None and finished.fingerprint == fingerprint:
+        return _result(inputs, pairs, paths, finished.manifest if whole else None)
     sidecars = [paths.rejected.name] if whole and all(own.has_records for own in inputs) else []
     sidecars += [paths.sources.name] if whole else []
     names = _names(pairs, paths, sidecars)
     _refuse_finished(paths, names, overwrite)
     make_folder(paths)
-    with OutputLock(output):
+    with hold(paths):
         # Again, now that nobody else can.
         _refuse_finished(paths, names, overwrite)
         gone = left_over(paths, set(names))
         if paths.manifest.exists() and paths.manifest.name not in names:
-            gone.append(paths.manifest.name)
+            gone += [paths.manifest.name, paths.timings.name]
         refuse_own_inputs(inputs, paths.folder, {*names, *gone})
         _open_work(paths, {"fingerprint": fingerprint, "identity": identity})
-        manifest = _stage(inputs, pairs, paths, sidecars)
+        with timings.profile.phase("merge"):
+            manifest = _stage(inputs, pairs, paths, sidecars, timings)
         commit(paths, names, gone)
     return _result(inputs, pairs, paths, manifest)
 
@@ -117,21 +118,7 @@ def join_inputs(find: Callable[[], list[JoinInput]], output: Path, overwrite: bo
 def _names(pairs: dict[str, Path], paths: OutputPaths, sidecars: list[str]) -> list[str]:
     """Return the files of the output in the order in which they appear."""
     names = [path(prefix).name for prefix in pairs.values() for path in (bin_path, idx_path)]
-    return [*names, *sidecars, paths.manifest.name] if sidecars else names
-
-
-def _finish_interrupted(paths: OutputPaths) -> str | None:
-    """Finish a publication that was decided and interrupted; return its fingerprint, or None."""
-    plan = _plan(paths) if paths.commit.exists() else None
-    return plan["fingerprint"] if finish_interrupted(paths) and plan is not None else None
-
-
-def _plan(paths: OutputPaths) -> dict[str, Any] | None:
-    try:
-        plan: dict[str, Any] = json.loads(paths.plan.read_text("utf-8"))
-    except FileNotFoundError:
-        return None
-    return plan
+    return [*names, *sidecars, paths.timings.name, paths.manifest.name] if sidecars else names
 
 
 def _refuse_finished(paths: OutputPaths, names: Sequence[str], overwrite: bool) -> None:
@@ -151,7 +138,7 @@ def _open_work(paths: OutputPaths, plan: dict[str, Any]) -> None:
     Raises:
         OutputError: It holds the work of another command.
     """
-    before = _plan(paths)
+    before = read_plan(paths)
     if before is not None:
         ours = before["identity"].get("command") == "merge"
     else:
@@ -161,18 +148,21 @@ def _open_work(paths: OutputPaths, plan: dict[str, Any]) -> None:
             f"{paths.work} holds the work of an interrupted run of another command; expected a new prefix; "
             "or run that command again to finish it, or remove the folder"
         )
-    shutil.rmtree(paths.work, ignore_errors=True)
-    paths.work.mkdir()
+    clear(paths.work)
+    make_synced(paths.work)
     write_synced(paths.plan, json.dumps(plan, ensure_ascii=False, indent=1))
     paths.staging.mkdir()
 
 
 def _stage(
-    inputs: Sequence[JoinInput], pairs: dict[str, Path], paths: OutputPaths, sidecars: list[str]
+    inputs: Sequence[JoinInput],
+    pairs: dict[str, Path],
+    paths: OutputPaths,
+    sidecars: list[str],
+    timings: Timings,
 ) -> dict[str, Any] | None:
     """Write the whole output into the staging folder; return its manifest."""
-    staged = {name: paths.staging / prefix.name for name, prefix in pairs.items()}
-    sha256 = join_datasets(inputs, staged)
+    sha256 = join_datasets(inputs, {name: paths.staging / prefix.name for name, prefix in pairs.items()})
     if not sidecars:
         return None
     if paths.rejected.name in sidecars:
@@ -180,8 +170,8 @@ def _stage(
     sources, lengths = join_sources(inputs, paths.staging / paths.sources.name)
     sha256[paths.sources.name] = sources
     manifest = joined_manifest(inputs, lengths, sha256, paths.staging)
-    text = json.dumps(manifest, ensure_ascii=False, indent=1) + "\n"
-    (paths.staging / paths.manifest.name).write_text(text, "utf-8", newline="\n")
+    manifest = write_sealed(paths.staging / paths.manifest.name, manifest, MANIFEST_SEAL)
+    timings.write(paths.staging / paths.timings.name, manifest)
     return manifest
 
 

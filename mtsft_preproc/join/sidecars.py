@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mtsft_preproc.errors import DatasetError
+from mtsft_preproc.errors import DatasetError, naming
 from mtsft_preproc.join.datasets import copy_checked
 from mtsft_preproc.join.inputs import JoinInput
 from mtsft_preproc.layout import OutputPaths
@@ -27,7 +27,7 @@ def join_rejected(inputs: Sequence[JoinInput], target: Path) -> str:
         DatasetError: One is not the file that its manifest tells of.
     """
     digest = hashlib.sha256()
-    with open(target, "xb") as out:
+    with naming(target), open(target, "xb") as out:
 
         def write(piece: memoryview) -> None:
             out.write(piece)

@@ -53,7 +53,7 @@ def open_inputs(config: PreprocessConfig) -> list[JoinInput]:
         if not OutputPaths(own.prefix).sources.exists():
             raise DatasetError(f"{OutputPaths(own.prefix).sources}: no such file")
     check_agreement([_as_samples(own) for own in inputs])
-    schemas = [pq.read_schema(OutputPaths(own.prefix).sources) for own in inputs]
+    schemas = [_schema_of(own) for own in inputs]
     for own, schema in zip(inputs, schemas, strict=True):
         if missing := [name for name in _NEEDED if name not in schema.names]:
             raise DatasetError(
@@ -66,6 +66,18 @@ def open_inputs(config: PreprocessConfig) -> list[JoinInput]:
                 f"{', '.join(schemas[0].names)} and {', '.join(schema.names)}; expected equal ones"
             )
     return inputs
+
+
+def _schema_of(own: JoinInput) -> pa.Schema:
+    path = OutputPaths(own.prefix).sources
+    try:
+        return pq.read_schema(path)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path}: not a readable parquet file: {_first_line(error)}") from None
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _as_samples(own: JoinInput) -> JoinInput:
@@ -131,8 +143,8 @@ def stretches(inputs: Sequence[JoinInput]) -> Iterator[Stretch]:
                 file += (source, path) != before
                 before = (source, path)
                 yield Stretch(number, owner, source, file, path, part)
-        except (pa.ArrowException, OSError) as error:
-            raise DatasetError(f"{OutputPaths(own.prefix).sources}: {error}") from None
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise DatasetError(f"{OutputPaths(own.prefix).sources}: {_first_line(error)}") from None
 
 
 def _parts(own: JoinInput) -> Iterator[pa.Table]:
@@ -164,7 +176,11 @@ def _seams(own: JoinInput) -> list[int]:
     A record may end one of them and begin the next; that is two records.
     """
     assert own.manifest is not None
-    sizes = [part["samples"] for part in own.manifest.get("merged", ())]
+    try:
+        sizes = [int(part["samples"]) for part in own.manifest.get("merged", ())]
+    except (KeyError, TypeError, ValueError, OverflowError):
+        path = OutputPaths(own.prefix).manifest
+        raise DatasetError(f"{path}: not a manifest: expected 'samples' in each of 'merged'") from None
     ends: list[int] = np.cumsum(sizes).astype(int).tolist()
     return ends[:-1]
 

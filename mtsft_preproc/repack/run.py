@@ -5,28 +5,35 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 import time
-from contextlib import ExitStack
+from typing import Any
 
 from mtsft_preproc._version import __version__
 from mtsft_preproc.arrange import ArrangementSettings, PackSettings
 from mtsft_preproc.config import PreprocessConfig
 from mtsft_preproc.encoding import SampleEncoder
-from mtsft_preproc.engines import make_engine
+from mtsft_preproc.engines import engine_name, make_engine
 from mtsft_preproc.errors import DatasetError, RejectedDataError, SettingsError
 from mtsft_preproc.finish import RunResult, gather_outputs, publish_outputs
 from mtsft_preproc.indexed import bin_path, idx_path
 from mtsft_preproc.join.agreement import SPLIT
 from mtsft_preproc.join.inputs import JoinInput, refuse_own_inputs
 from mtsft_preproc.layout import OutputPaths
-from mtsft_preproc.lock import OutputLock
 from mtsft_preproc.manifest import RESULTS, Facts
 from mtsft_preproc.mix_spec import SpecEntry
+from mtsft_preproc.publish import clear
 from mtsft_preproc.repack.inputs import check_tokens, open_inputs
 from mtsft_preproc.repack.samples import FinishedSamples
 from mtsft_preproc.sources import named_mix
-from mtsft_preproc.work import finish_interrupted, left_over, make_folder, open_work, refuse_finished
+from mtsft_preproc.timings import Timings
+from mtsft_preproc.work import (
+    finish_interrupted,
+    hold,
+    left_over,
+    make_folder,
+    open_work,
+    refuse_finished,
+)
 
 __all__ = ["OVERLONG", "check_overlong", "repack"]
 
@@ -53,36 +60,38 @@ def repack(config: PreprocessConfig) -> RunResult:
             appears.
     """
     started = time.monotonic()
+    timings = Timings("repack", config.workers, engine_name(config.engine, config.workers))
     _check(config)
     paths = OutputPaths(config.prefix)
-    finished = None
-    if finish_interrupted(paths):
-        finished = json.loads(paths.manifest.read_text("utf-8"))
-    else:
+    finished = finish_interrupted(paths, config.restart)
+    done = finished.manifest if finished else None
+    if finished is None:
         refuse_finished([paths], [], config.overwrite)
     inputs = open_inputs(config)
     facts, samples = _facts(config, inputs)
-    if finished is not None and finished["fingerprint"] == facts.fingerprint:
-        return RunResult(paths.prefix, finished, time.monotonic() - started)
+    if done is not None and done["fingerprint"] == facts.fingerprint:
+        return RunResult(paths.prefix, done, time.monotonic() - started)
     make_folder(paths)
     sides = [paths.side(side) for side in facts.settings.sides]
-    with ExitStack() as locks:
-        for own in {each.prefix: each for each in (paths, *sides)}.values():
-            locks.enter_context(OutputLock(own.prefix))
+    with hold(paths, facts.settings.sides):
         refuse_finished([paths, *sides], [own.name for own in facts.datasets], config.overwrite)
         _refuse_own_inputs(inputs, facts, [paths, *sides])
         open_work(paths, facts.fingerprint, dict(facts.identity), config.restart)
         try:
-            check_tokens(inputs, config.workers)
-            survey = samples.survey(paths.survey, facts.settings.questions())
-            with make_engine(config.engine, config.workers) as engine:
+            with timings.profile.phase("check"):
+                check_tokens(inputs, config.workers)
+            with timings.profile.phase("gather"), make_engine(config.engine, config.workers) as engine:
+                survey = samples.survey(paths.survey, facts.settings.questions())
                 outputs = gather_outputs(facts, survey, paths, [], engine)
-            manifest = publish_outputs(facts, survey, outputs, samples.blocks(), paths, samples.kept)
+            with timings.profile.phase("publish"):
+                blocks = samples.blocks()
+                manifest = publish_outputs(facts, survey, outputs, blocks, paths, samples.kept, timings)
         except (DatasetError, RejectedDataError, SettingsError):
             # With these settings and datasets there is nothing to take up.
-            shutil.rmtree(paths.work, ignore_errors=True)
+            clear(paths.work)
             raise
-    return RunResult(paths.prefix, manifest, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return RunResult(paths.prefix, manifest, seconds, profile=timings.profile)
 
 
 def check_overlong(rule: str) -> None:
@@ -113,9 +122,15 @@ def _check(config: PreprocessConfig) -> None:
         )
 
 
+def _libraries(manifests: list[dict[str, Any]]) -> dict[str, str]:
+    """Return the versions of the libraries that the tokens come from, where they are the same for all."""
+    first: dict[str, str] = manifests[0].get("libraries", {})
+    return first if all(own.get("libraries") == first for own in manifests) else {}
+
+
 def _refuse_own_inputs(inputs: list[JoinInput], facts: Facts, outputs: list[OutputPaths]) -> None:
     """Refuse to replace, or to take away, what is read."""
-    names = set(left_over(outputs[0], set()))
+    names = set(left_over(outputs[0], set(), outputs[1:]))
     for own in outputs:
         names |= {own.manifest.name, own.rejected.name, own.sources.name}
         pairs = [own.dataset(dataset.name) for dataset in facts.datasets]
@@ -143,6 +158,8 @@ def _facts(config: PreprocessConfig, inputs: list[JoinInput]) -> tuple[Facts, Fi
                 "fingerprint": manifest["fingerprint"],
                 "settings": {name: manifest["settings"].get(name) for name in _REPLACED},
                 "files": {name: entry["sha256"] for name, entry in manifest["files"].items()},
+                # With what settings the samples were encoded, the innermost entry says.
+                **({"repacked": manifest["repacked"]} if "repacked" in manifest else {}),
             }
             for own, manifest in zip(inputs, manifests, strict=True)
         ],
@@ -160,6 +177,7 @@ def _facts(config: PreprocessConfig, inputs: list[JoinInput]) -> tuple[Facts, Fi
         pad_id=int(first["pad_id"]),
         ignore_index=int(first["ignore_index"]),
         turn_ends=first.get("turn_ends", []),
+        libraries=_libraries(manifests),
         inputs=samples.files,
     )
     return facts, samples
