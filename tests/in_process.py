@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from mtsft_preproc.tokenization import (
     open_encoder,
 )
 
-__all__ = ["InProcess", "encoder_of", "plan_of"]
+__all__ = ["InProcess", "LoadedOnce", "encoder_of", "plan_of"]
 
 
 def encoder_of(tokenizer: ResolvedTokenizer) -> Encoder:
@@ -42,3 +43,20 @@ class InProcess(TokenizerLoading):
 
     def __exit__(self, *_: object) -> None:
         pass
+
+
+@functools.cache
+def _loaded(
+    path: str, hashes: tuple[int, ...], adjustment: Any, use_fast: bool, trust: bool
+) -> ResolvedTokenizer:
+    del hashes
+    return load_tokenizer(path, adjustment, use_fast=use_fast, trust_remote_code=trust)
+
+
+class LoadedOnce(InProcess):
+    """The same, for tests that open one tokenizer often: loaded once for each state of its folder."""
+
+    def __init__(self, path: str, adjustment: Any, use_fast: bool, trust: bool) -> None:
+        files = sorted(Path(path).iterdir()) if Path(path).is_dir() else []
+        hashes = tuple(hash(file.read_bytes()) for file in files if file.is_file())
+        self._tokenizer = _loaded(path, hashes, adjustment, use_fast, trust)

@@ -5,7 +5,12 @@ text documents. Each objective is a class here, and says which datasets it fills
 """
 
 from mtsft_preproc.encoding.batch import DatasetSpec, EncodedBatch, RecordEncoder
-from mtsft_preproc.encoding.make import Tools, datasets_of, make_record_encoder
+from mtsft_preproc.encoding.make import (
+    Tools,
+    datasets_of,
+    datasets_of_objective,
+    make_record_encoder,
+)
 from mtsft_preproc.encoding.prompts import REPLY
 from mtsft_preproc.encoding.sft import SampleEncoder
 
@@ -17,5 +22,6 @@ __all__ = [
     "SampleEncoder",
     "Tools",
     "datasets_of",
+    "datasets_of_objective",
     "make_record_encoder",
 ]

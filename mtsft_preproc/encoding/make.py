@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mtsft_preproc.config import PreprocessConfig
@@ -14,7 +15,7 @@ from mtsft_preproc.handlers import DialogueHandler, Handler, PairHandler, TextHa
 from mtsft_preproc.templates import Template
 from mtsft_preproc.tokenization import Encoder
 
-__all__ = ["Tools", "datasets_of", "make_record_encoder"]
+__all__ = ["Tools", "datasets_of", "datasets_of_objective", "make_record_encoder"]
 
 
 @dataclass(frozen=True)
@@ -52,3 +53,20 @@ def datasets_of(handler: Handler, config: PreprocessConfig) -> tuple[DatasetSpec
     if handler.objective == "sft":
         return SampleEncoder.datasets
     return prompt_datasets(config.dataset_additional_keys)
+
+
+def datasets_of_objective(objective: str, fields: Sequence[str]) -> tuple[DatasetSpec, ...]:
+    """Return the datasets of a finished output, where there is no handler to ask.
+
+    Args:
+        objective: As :attr:`Handler.objective`, as the manifest has it.
+        fields: The names that the manifest gives them.
+    """
+    if objective == "text":
+        return document_datasets(fields)
+    if objective == "pairwise":
+        return PairEncoder.datasets
+    if objective == "sft":
+        return SampleEncoder.datasets
+    front = len(prompt_datasets(()))
+    return prompt_datasets(tuple(fields[front:]))

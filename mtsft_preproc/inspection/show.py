@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-from mtsft_preproc.errors import DatasetError, TokenizerError
+from mtsft_preproc.errors import DatasetError
 from mtsft_preproc.indexed import open_published
 from mtsft_preproc.inspection.colours import coloured, legend
-from mtsft_preproc.tokenization import Adjustment, Encoder, TokenizerLoading, open_encoder
+from mtsft_preproc.inspection.tokenizer import encoder_of_manifest
 
 __all__ = ["show_item"]
 
@@ -41,7 +39,7 @@ def show_item(
     ids, labels = opened.fields["input_ids"], opened.fields["labels"]
     if not -len(ids) <= index < len(ids):
         raise DatasetError(f"{prefix}: no item {index}; there are {len(ids)}")
-    encoder = _encoder(manifest["tokenizer"], trust_remote_code)
+    encoder = encoder_of_manifest(manifest["tokenizer"], trust_remote_code)
     item, item_labels = ids[index].tolist(), labels[index].tolist()
     ignored = int(manifest["ignore_index"])
     trained = sum(label != ignored for label in item_labels)
@@ -52,21 +50,3 @@ def show_item(
     )
     console.print(legend())
     console.print(coloured(encoder, item, item_labels, ignored))
-
-
-def _encoder(described: dict[str, Any], trust_remote_code: bool) -> Encoder:
-    adjustment = described["adjustment"]
-    with TokenizerLoading(
-        described["path"],
-        Adjustment(adjustment["eos"], tuple(adjustment["special"])),
-        described["use_fast"],
-        trust_remote_code,  # the user's word: a manifest may come from anywhere
-    ) as loading:
-        resolved = loading.result()
-    if resolved.spec.sha256 != described["sha256"]:
-        raise TokenizerError(
-            f"{described['path']}: not the tokenizer that the dataset was made with (sha256 "
-            f"{resolved.spec.sha256[:12]}, the manifest says {described['sha256'][:12]})"
-        )
-    with tempfile.TemporaryDirectory() as folder:
-        return open_encoder(resolved.save(Path(folder)))

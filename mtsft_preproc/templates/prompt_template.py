@@ -15,7 +15,7 @@ from mtsft_preproc.templates.prompt_tools import Content, PromptTools, ToolOpeni
 from mtsft_preproc.templates.prompt_type import PromptType, Style
 from mtsft_preproc.templates.segments import Kind, RunTable, SegmentBatch
 from mtsft_preproc.templates.thinking import Thinking
-from mtsft_preproc.templates.token_batch import Template, TokenBatch
+from mtsft_preproc.templates.token_batch import Template, TokenBatch, speakers_of
 from mtsft_preproc.templates.tool_text import in_rounds
 from mtsft_preproc.tokenization import Encoder, FlatIds, RememberingEncoder, SpecialText
 
@@ -155,6 +155,8 @@ class PromptTemplate(Template):
         batch = assemble(segments, encoder, self._constants, targets)
         batch.failed.update(failed)
         batch.notes = notes
+        if self.tells_speakers:
+            batch.speakers = speakers_of(batch, trained)
         return batch
 
     def _make_plan(self) -> PromptPlan | None:

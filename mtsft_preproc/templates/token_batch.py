@@ -14,7 +14,7 @@ from mtsft_preproc.dialogue import Dialogue
 from mtsft_preproc.errors import RecordError
 from mtsft_preproc.templates.segments import Kind
 
-__all__ = ["WHOLE", "ParityDifference", "Template", "TokenBatch"]
+__all__ = ["WHOLE", "ParityDifference", "Template", "TokenBatch", "speakers_of"]
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -66,6 +66,8 @@ class TokenBatch:
             the kind of the difference; nothing where that was not looked at.
         differences: The first few differences.
         said: bool, shape (N,): ``kinds >= GENERATED`` in a trained message, where that is known; else None.
+        speakers: int64, shape (N,): number of the message in its dialogue that each token belongs to, or -1
+            for what belongs to none; None unless ``Template.tells_speakers``.
     """
 
     ids: npt.NDArray[np.int32]
@@ -81,6 +83,7 @@ class TokenBatch:
     parity_of: dict[int, Counter[str]] = field(default_factory=dict)
     differences: list[ParityDifference] = field(default_factory=list)
     said: Bools | None = None
+    speakers: Ints | None = None
 
     @property
     def parity(self) -> Counter[str]:
@@ -115,6 +118,9 @@ class Template(ABC):
     closing: int = 0
     #: Whether a dialogue that goes on never has fewer tokens than before.
     grows: bool = False
+    #: Whether batches say of each token which message it belongs to (``TokenBatch.speakers``). No dataset
+    #: needs that, so it is off unless it is set: for ``mtsft trace``.
+    tells_speakers: bool = False
 
     @abstractmethod
     def encode(
@@ -130,3 +136,18 @@ class Template(ABC):
                 share is then tokenized once. The tokens don't depend on it, nor what is trained; replies
                 that are not trained may count as context.
         """
+
+
+def speakers_of(batch: TokenBatch, trained: Sequence[Sequence[bool]]) -> Ints:
+    """Return ``TokenBatch.speakers`` of a batch whose dialogues are a sample each, with all their messages.
+
+    What a format writes around the words of a message belongs to it; what opens the text and what is the
+    system's belongs to none.
+
+    Args:
+        batch: The batch.
+        trained: Per dialogue, an entry per message.
+    """
+    counts = np.asarray([len(trained[number]) for number in batch.dialogues.tolist()], np.int64)
+    firsts = np.repeat(np.cumsum(counts) - counts, np.diff(batch.sample_ends, prepend=0))
+    return np.where(batch.kinds > Kind.SYSTEM, batch.messages - firsts, np.int64(-1))

@@ -211,6 +211,7 @@ class ChatTemplate(Template):
             late_stops=np.zeros(0, np.int64),
             failed={},
             notes=[],
+            speakers=spans.speakers(views) if self.tells_speakers else None,
         )
         return batch, across
 
@@ -280,6 +281,9 @@ class ChatTemplate(Template):
         batch.ids = np.insert(batch.ids, ends, np.int32(self._encoder.spec.eos_id))
         batch.kinds = np.insert(batch.kinds, ends, np.uint8(Kind.GENERATED))
         batch.sample_ends = ends + np.arange(1, len(ends) + 1)
+        if batch.speakers is not None:
+            own = [len(view.trained) - 1 - view.front for view in views]
+            batch.speakers = np.insert(batch.speakers, ends, own)
         return batch
 
 

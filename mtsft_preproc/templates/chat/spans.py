@@ -126,6 +126,22 @@ class Spans:
         message[torn[across]] = first[begin[across]]
         return found, message, of_model
 
+    def speakers(self, views: Sequence[View]) -> Ints:
+        """Return, int64 of shape (N,), the message of its dialogue that each token belongs to, or -1.
+
+        Words belong to the message that they came from, what is generated to the assistant's that it is of,
+        the end of its turn included; other text of the template's own belongs to none. A token that lies in
+        several pieces belongs where it starts.
+        """
+        of_piece = []
+        for view in views:
+            owners = view.script.owners.copy()
+            for piece, leaf in view.script.leaves.items():
+                if owners[piece] < 0 and len(leaf.owners) == 1:
+                    [owners[piece]] = leaf.owners
+            of_piece.append(np.where(owners >= view.front, owners - view.front, np.int64(-1)))
+        return np.repeat(np.concatenate(of_piece), np.diff(self.started, prepend=0))
+
     def _torn(self) -> Ints:
         """Return the numbers of the tokens that lie across the end of a piece, which rise."""
         counts = self.started - self.ended

@@ -17,8 +17,7 @@ __all__ = ["ChatGLMRounds"]
 class ChatGLMRounds(TextForm):
     """All that stands before the last reply is one text, the reply another, and EOS closes it.
 
-    Nothing stops a reply in the middle of the prompt, so only the last one can be trained. The whole prompt
-    belongs to the last question.
+    Nothing stops a reply in the middle of the prompt, so only the last one can be trained.
     """
 
     name = "chatglm_rounds"
@@ -38,14 +37,15 @@ class ChatGLMRounds(TextForm):
                     f"one trained reply per sample in the text form {self.name} (--train-on split or last)",
                     "a reply before the last one, to be trained",
                 )
-        texts = [ours(self.source_prefix)]
+        spans = [Span(ours(self.source_prefix), Owner(Kind.CONTEXT, 0))]
         for number, message in enumerate(messages[:-1]):
             if number % 2:
-                texts += [data(message.text), ours("\n")]
+                texts = [data(message.text), ours("\n")]
             else:
                 heading = f"[Round {self.first_round + number // 2}]\n问："
-                texts += [ours(heading), data(message.text), ours("\n答：")]
-        context, owner = Owner(Kind.CONTEXT, last - 1), Owner(Kind.GENERATED, last)
-        prompt = Passage([Span(text, context) for text in texts])
+                texts = [ours(heading), data(message.text), ours("\n答：")]
+            spans += [Span(text, Owner(Kind.CONTEXT, number)) for text in texts]
+        owner = Owner(Kind.GENERATED, last)
+        prompt = Passage(spans)
         reply = Passage([Span(data(messages[-1].text), owner)])
         return Rendering([prompt, reply, Constant((self.spec.eos_id,), owner)], last, notes)

@@ -50,11 +50,18 @@ class Passage:
     opens: Owner | None = None
     closes: Owner | None = None
 
-    @property
-    def owner(self) -> Owner | None:
-        """The owner of all spans; None where there are several, so that the tokens must be told apart."""
+    def owner(self, speakers: bool = False) -> Owner | None:
+        """Return the owner of all spans; None where there are several, so that tokens must be told apart.
+
+        To a mask policy context is context, whatever message it belongs to: then the last owner counts.
+
+        Args:
+            speakers: Whether context is told apart by message, too.
+        """
         owners = {span.owner for span in self.spans}
-        return next(iter(owners)) if len(owners) == 1 else None
+        if len(owners) == 1 or (not speakers and {owner.kind for owner in owners} == {Kind.CONTEXT}):
+            return self.spans[-1].owner
+        return None
 
 
 class Constant(NamedTuple):

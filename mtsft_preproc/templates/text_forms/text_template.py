@@ -16,7 +16,7 @@ from mtsft_preproc.templates.text_forms.encoded import EncodedTexts, SpannedText
 from mtsft_preproc.templates.text_forms.form import TextForm
 from mtsft_preproc.templates.text_forms.passages import Constant, Owner, Passage, Rendering
 from mtsft_preproc.templates.text_forms.tokens import Tokens
-from mtsft_preproc.templates.token_batch import Template, TokenBatch
+from mtsft_preproc.templates.token_batch import Template, TokenBatch, speakers_of
 from mtsft_preproc.tokenization import Encoder, SpecialText
 
 __all__ = ["TextTemplate"]
@@ -87,7 +87,10 @@ class TextTemplate(Template):
                 notes[number].append("token-across-border")
             if refusal is None:
                 tokens.end_sample(number, trained[number])
-        return tokens.batch(failed, notes)
+        batch = tokens.batch(failed, notes)
+        if self.tells_speakers:
+            batch.speakers = speakers_of(batch, trained)
+        return batch
 
     def _add(self, rendering: Rendering, texts: SegmentBatch) -> tuple[list[int], bool]:
         """Add the texts of a dialogue's passages.
@@ -113,7 +116,7 @@ class TextTemplate(Template):
             place
             for rendering, places in rendered.values()
             for part, place in zip(rendering.parts, places, strict=True)
-            if place >= 0 and isinstance(part, Passage) and part.owner is None
+            if place >= 0 and isinstance(part, Passage) and part.owner(self.tells_speakers) is None
         }
 
     def _assemble(
@@ -130,7 +133,7 @@ class TextTemplate(Template):
                 tokens.add(spec.auto_prefix, part.opens)
             if place >= 0:
                 text = encoded.texts[place]
-                owner = part.owner
+                owner = part.owner(self.tells_speakers)
                 if owner is not None:
                     tokens.add(text.ids, owner)
                 else:
