@@ -11,12 +11,12 @@ PACKAGE = Path(__file__).parents[1] / "mtsft_preproc"
 
 #: From the bottom up; a module may import from its own room and from those above it in this list.
 ROOMS = [
-    "_version", "errors", "registry", "stages", "hashing", "interpreter", "engines", "dialogue",
-    "config", "indexed", "layout", "readers", "handlers", "tokenization", "templates", "masking",
-    "truncation", "encoding", "parts", "permutation", "packing", "mixing", "splitting", "mix_spec",
-    "sources", "plan", "tasks", "lock", "duplicates", "survey", "arrange", "gather", "ledger",
-    "encoded", "merge", "manifest", "publish", "work", "progress", "watch", "making", "finish",
-    "pipeline", "join", "repack", "inspection", "torch_data", "cli",
+    "_version", "errors", "registry", "stages", "hashing", "sealed", "timings", "interpreter",
+    "engines", "dialogue", "config", "indexed", "layout", "readers", "handlers", "tokenization",
+    "templates", "masking", "truncation", "encoding", "parts", "permutation", "dealing", "packing",
+    "mixing", "splitting", "mix_spec", "sources", "plan", "tasks", "lock", "duplicates", "survey",
+    "arrange", "gather", "ledger", "encoded", "merge", "manifest", "publish", "work", "progress",
+    "watch", "making", "finish", "pipeline", "join", "repack", "inspection", "torch_data", "cli",
 ]  # fmt: skip
 #: Rooms that may import only these.
 CLOSED = {"torch_data": {"indexed", "errors"}, "indexed": {"errors"}, "errors": set()}

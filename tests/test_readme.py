@@ -36,7 +36,7 @@ def test_every_reason_that_the_code_gives_is_documented() -> None:
 def test_every_flag_in_the_table_exists() -> None:
     flags = set(re.findall(r"`(--[a-z-]+)", README))
     helps = ""
-    for command in (["preprocess"], ["template"]):
+    for command in (["preprocess"], ["template"], ["trace"], ["verify"]):
         code = "import sys; from mtsft_preproc.cli import main; sys.exit(main(sys.argv[1:]))"
         done = subprocess.run(
             [sys.executable, "-c", code, *command, "--help"], capture_output=True, text=True, check=True
