@@ -171,10 +171,21 @@ def changed(path: Path, place: int, value: int) -> Iterator[None]:
 
 def test_every_changed_byte_is_noticed(whole: Path) -> None:
     raw = whole.read_bytes()
-    # The magic in front is looked at by nobody: that behind says what the file is.
-    for place in range(len(b"MTSFTPART4\0\0"), len(raw)):
+    for place in range(len(raw)):
         with changed(whole, place, raw[place] ^ 0x40), pytest.raises(DatasetError, match=r"a\.part: "):
             PartReader(whole).check()
+
+
+def test_a_byte_more_or_less_in_front_of_the_footer_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "empty.part"
+    with PartWriter(path, {}, []):
+        pass
+    raw = path.read_bytes()
+    front = len(b"MTSFTPART4\0\0")
+    for other in (raw[1:], raw[: front - 1] + raw[front:], raw[:front] + b"x" + raw[front:], b"x" + raw):
+        path.write_bytes(other)
+        with pytest.raises(DatasetError, match=r"empty\.part: "):
+            PartReader(path)
 
 
 def test_every_missing_byte_is_noticed(whole: Path) -> None:

@@ -153,7 +153,7 @@ def _entry(folder: str, name: str, entry: Any) -> DatasetEntry:
         _refuse_remote(entry)
         path = os.path.join(folder, _typed(entry, "file_name", str, "the name of a file or folder"))
         if not os.path.exists(path):
-            raise SettingsError(f'"file_name": there is no {path}')
+            raise SettingsError(f'"file_name": there is no {str(path)!r}')
         kind, shape = _format(entry)
         map_keys: dict[str, Any] = _columns(entry, kind, shape)
         tags = _tags(entry, kind)

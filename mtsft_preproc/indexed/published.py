@@ -125,6 +125,11 @@ def _check_entries(path: Path, manifest: dict[str, Any]) -> None:
             raise TypeError(f"{name!r} is not of the type {kind.__name__}")
     if not all(isinstance(field, str) for field in manifest.get("fields", ())):
         raise TypeError("'fields' are not texts")
+    # Both stand in messages, which are one line.
+    if any(
+        char < " " for text in (manifest.get("objective", ""), *manifest.get("fields", ())) for char in text
+    ):
+        raise ValueError("'objective' or 'fields' hold control characters")
     if not all(map(str.isidentifier, manifest.get("splits", ()))):
         raise ValueError("'splits' are not named")
     if any(char < " " for name in manifest["files"] for char in name):

@@ -224,6 +224,8 @@ def read_manifest(prefix: Path) -> dict[str, Any]:
         raise DatasetError(f"{path}: not a manifest: expected names of sides as 'splits'")
     if not all(isinstance(field, str) for field in manifest["fields"]):
         raise DatasetError(f"{path}: not a manifest: expected texts as 'fields'")
+    if any(char < " " for text in (manifest["objective"], *manifest["fields"]) for char in text):
+        raise DatasetError(f"{path}: not a manifest: expected 'objective' and 'fields' on one line")
     for name, entry in manifest["files"].items():
         if name in ("", ".", "..") or any(char < " " or char == "/" for char in name):
             raise DatasetError(f"{path}: not a manifest: expected names of files beside it, got {name!r}")

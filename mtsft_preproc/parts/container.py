@@ -139,20 +139,25 @@ class Container:
         self._checksums: dict[str, int] = self.footer["crc32"]
         self._sha256: str = self.footer["sha256"]
         self._sections: dict[str, list[int]] = self.footer["sections"]
+        ends = max((start + length for start, length in self._sections.values()), default=len(_MAGIC))
+        if ends != self._body:
+            raise DatasetError(f"{path}: damaged: {self._body} bytes before the footer, expected {ends}")
 
     def _footer(self) -> dict[str, Any]:
         fixed = 32 + 8 + len(_MAGIC)
         try:
             with open(self.path, "rb") as file:
+                begins = file.read(len(_MAGIC)) == _MAGIC
                 size = file.seek(0, os.SEEK_END)
                 file.seek(max(0, size - fixed))
                 end = file.read()
-                if size < fixed or not end.endswith(_MAGIC):
+                if size < fixed or not begins or not end.endswith(_MAGIC):
                     raise DatasetError(f"{self.path}: not a whole part file")
                 length = int.from_bytes(end[32:40], "little")
                 if length > size - fixed:
                     raise DatasetError(f"{self.path}: damaged footer")
-                file.seek(size - fixed - length)
+                self._body = size - fixed - length
+                file.seek(self._body)
                 raw = file.read(length)
         except OSError as error:
             raise DatasetError(f"{self.path}: {error.strerror}") from None

@@ -122,7 +122,9 @@ class ChatTemplateTarget(Target):
         for number in range(len(_CHATS)):
             alone = make(renderer).encode(_CHATS[number : number + 1], flags[number : number + 1])
             assert (0 in alone.failed) == (number in whole.failed), "it depends on what is beside it"
-        self._compare(make(renderer), flags, whole)
+        # Of an object (a generator of a filter) a template prints the address: mostly another each time.
+        if not any(error.got == "other text" for error in whole.failed.values()):
+            self._compare(make(renderer), flags, whole)
         return tuple(whole.failed[at].reason if at in whole.failed else "" for at in range(len(_CHATS)))
 
     @staticmethod

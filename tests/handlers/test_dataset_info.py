@@ -145,6 +145,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "empty-file-name": ({"file_name": ""}, '"file_name": expected'),
     "file-name-of-a-list": ({"file_name": ["data.json"]}, '"file_name": expected'),
     "missing-file": ({"file_name": "gone.json"}, '"file_name": there is no .*gone.json'),
+    "missing-file-of-two-lines": ({"file_name": "a\nb"}, r'"file_name": there is no .*a\\nb'),
     "hub": ({"hf_hub_url": "a/b", "file_name": "data.json"}, '"hf_hub_url": nothing is downloaded'),
     "modelscope": ({"ms_hub_url": "a/b"}, '"ms_hub_url": nothing is downloaded'),
     "openmind": ({"om_hub_url": "a/b"}, '"om_hub_url": nothing is downloaded'),

@@ -472,6 +472,7 @@ def test_damaged_manifest(copy: Path, text: str) -> None:
     ("name", "value"),
     [
         ("objective", None), ("objective", ["sft"]), ("fields", "ids"), ("fields", [{"a": 1}]),
+        ("fields", ["input_ids\n"]), ("objective", "a\nb"),
         ("split", []), ("split", {"of": 3}), ("split", {"of": "../x"}), ("split", {"of": "."}),
         ("splits", 7), ("splits", {"a\nb": 1}), ("pad_id", float("inf")),
         ("files", {"../x": {"bytes": 0}}), ("files", {"": {"bytes": 0}}),
